@@ -12,12 +12,13 @@ if(FASTINFER_SANITIZE)
   add_link_options(-fsanitize=address,undefined)
 endif()
 
+# -Wno-uninitialized: gcc 12 warns inside its own AVX-512 intrinsics (gcc bug 105593).
 function(fastinfer_isa_object isa out)
   add_library(fi_${isa} OBJECT ${ARGN})
   target_include_directories(fi_${isa} PRIVATE ${CMAKE_SOURCE_DIR})
   target_compile_definitions(fi_${isa} PRIVATE FI_ISA=${isa})
   target_compile_options(fi_${isa} PRIVATE ${fi_flags_${isa}} -Wall -Wextra -Wno-unused-function
-                         -Wno-unused-parameter -fno-math-errno -fno-trapping-math -ffp-contract=off)
+                         -Wno-unused-parameter -Wno-uninitialized -fno-math-errno -fno-trapping-math -ffp-contract=off)
   set(${out} ${${out}} $<TARGET_OBJECTS:fi_${isa}> PARENT_SCOPE)
 endfunction()
 
