@@ -15,6 +15,10 @@ struct Error : std::runtime_error {
 struct ModelError : Error {
   using Error::Error;
 };
+// The model is valid but cannot run as asked (strict=True and an operator without a native form).
+struct UnsupportedError : ModelError {
+  using ModelError::ModelError;
+};
 // What the caller passed to run() is wrong, or cannot be combined by the model.
 struct InputError : Error {
   using Error::Error;

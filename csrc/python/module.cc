@@ -1,0 +1,265 @@
+// SPDX-License-Identifier: Apache-2.0
+// pybind11 exports only: specifications in, arrays in and out.
+#include <pybind11/stl.h>
+
+#include "csrc/base/cpu.h"
+#include "csrc/engine/executor.h"
+#include "csrc/python/arrays.h"
+
+namespace py = pybind11;
+
+namespace fi {
+namespace {
+
+Attribute attribute_of(const py::handle& pair, const std::string& name) {
+  const auto kind = py::cast<std::string>(pair[py::int_(0)]);
+  const py::object value = pair[py::int_(1)];
+  if (kind == "i") return py::cast<int64_t>(value);
+  if (kind == "f") return py::cast<float>(value);
+  if (kind == "s") return py::cast<std::string>(value);
+  if (kind == "ints") return py::cast<std::vector<int64_t>>(value);
+  if (kind == "floats") return py::cast<std::vector<float>>(value);
+  if (kind == "strings") return py::cast<std::vector<std::string>>(value);
+  if (kind == "tensor") return to_tensor(value, false);
+  if (kind == "graph") return GraphRef{py::cast<int>(value)};
+  throw ModelError("attribute '" + name + "' has unknown kind '" + kind + "'");
+}
+
+Port port_of(const py::dict& d) {
+  Port p;
+  p.value = py::cast<int>(d["value"]);
+  p.name = py::cast<std::string>(d["name"]);
+  p.dtype = static_cast<DType>(py::cast<int>(d["dtype"]));
+  if (!d["dims"].is_none()) {
+    p.ranked = true;
+    for (const py::handle& dim : py::list(d["dims"])) {
+      const bool fixed = py::isinstance<py::int_>(dim);
+      p.extents.push_back(fixed ? py::cast<int64_t>(dim) : -1);
+      p.symbols.push_back(fixed ? std::string() : py::cast<std::string>(py::str(dim)));
+    }
+    check_model(p.extents.size() <= kMaxRank, "'", p.name, "' has rank ", p.extents.size(), "; at most ", kMaxRank,
+                " is supported");
+  }
+  return p;
+}
+
+Constant constant_of(const py::dict& d) {
+  Constant c;
+  c.value = py::cast<int>(d["value"]);
+  if (d.contains("dense")) {
+    c.dense = to_tensor(d["dense"], false);
+    c.desc = c.dense.desc;
+  } else {
+    const auto dims = py::cast<std::vector<int64_t>>(d["shape"]);
+    c.desc = {static_cast<DType>(py::cast<int>(d["dtype"])), Shape(dims.begin(), dims.end())};
+    c.desc.bytes();
+  }
+  if (d.contains("packed"))
+    for (const auto& [layout, array] : py::cast<py::dict>(d["packed"])) {
+      Tensor t = to_tensor(array, false);
+      const auto name = py::cast<std::string>(layout);
+      check_model(reinterpret_cast<uintptr_t>(t.data) % kAlign == 0, "packed constant is not aligned to 64 bytes");
+      c.packed_bytes[name] = t.desc.bytes();
+      c.packed[name] = std::shared_ptr<void>(t.owner, t.data);
+    }
+  return c;
+}
+
+Node node_of(const py::dict& d) {
+  Node n;
+  n.op = py::cast<std::string>(d["op"]);
+  n.domain = py::cast<std::string>(d["domain"]);
+  n.name = py::cast<std::string>(d["name"]);
+  n.inputs = py::cast<std::vector<int>>(d["inputs"]);
+  n.outputs = py::cast<std::vector<int>>(d["outputs"]);
+  for (const auto& [key, value] : py::cast<py::dict>(d["attrs"])) {
+    const auto name = py::cast<std::string>(key);
+    n.attributes.items[name] = attribute_of(value, name);
+  }
+  return n;
+}
+
+std::shared_ptr<Program> make_program(const py::dict& d, const py::object& fallback, bool strict) {
+  ProgramSpec spec;
+  spec.n_values = py::cast<int>(d["n_values"]);
+  for (const py::handle& p : py::list(d["inputs"])) spec.inputs.push_back(port_of(py::cast<py::dict>(p)));
+  for (const py::handle& p : py::list(d["outputs"])) spec.outputs.push_back(port_of(py::cast<py::dict>(p)));
+  for (const py::handle& c : py::list(d["constants"])) spec.constants.push_back(constant_of(py::cast<py::dict>(c)));
+  for (const py::handle& n : py::list(d["nodes"])) spec.nodes.push_back(node_of(py::cast<py::dict>(n)));
+  for (const py::handle& s : py::list(d["subprograms"]))
+    spec.subprograms.push_back(py::cast<std::shared_ptr<Program>>(s));
+  Fallback call;
+  if (!fallback.is_none()) {
+    Tensor held = opaque(fallback);  // released with the GIL held, whoever drops the program
+    call = [held](int index, std::span<const Tensor> inputs) {
+      py::gil_scoped_acquire gil;
+      py::list given;
+      for (const Tensor& t : inputs) {
+        if (!t || t.desc.dtype == DType::opaque) {
+          given.append(to_object(t));
+          continue;
+        }
+        Tensor borrowed = t;
+        borrowed.owner = nullptr;  // copies: arena memory is overwritten while Python may still hold the array
+        given.append(to_object(borrowed));
+      }
+      const auto function = py::reinterpret_borrow<py::object>(static_cast<PyObject*>(held.data));
+      std::vector<Tensor> results;
+      for (const py::handle& r : py::list(function(index, given))) results.push_back(to_tensor(r, false));
+      return results;
+    };
+  }
+  py::gil_scoped_release unlocked;
+  return std::make_shared<Program>(std::move(spec), std::move(call), strict);
+}
+
+// Constants as they are held now, for saving: dense array or dtype and shape, and packed forms.
+py::list held_constants(const Program& p) {
+  py::list out;
+  for (const Constant& c : p.constants) {
+    py::dict d;
+    d["value"] = c.value;
+    d["dtype"] = static_cast<int>(c.desc.dtype);
+    d["shape"] = std::vector<int64_t>(c.desc.shape.begin(), c.desc.shape.end());
+    if (c.dense) d["dense"] = to_object(c.dense);
+    py::dict packed;
+    for (const auto& [layout, bytes] : c.packed) {
+      Tensor t{{DType::u8, Shape{static_cast<int64_t>(c.packed_bytes.at(layout))}}, bytes.get(), bytes};
+      packed[py::str(layout)] = to_object(t);
+    }
+    d["packed"] = packed;
+    out.append(d);
+  }
+  return out;
+}
+
+py::list profile_list(const Profile& profile) {
+  py::list out;
+  for (const StepTime& s : profile) {
+    py::dict d;
+    d["node"] = s.node;
+    d["label"] = s.label;
+    d["kernel"] = s.kernel;
+    d["start_ns"] = s.start_ns;
+    d["ns"] = s.ns;
+    d["flops"] = s.flops;
+    d["depth"] = s.depth;
+    out.append(d);
+  }
+  return out;
+}
+
+py::list run(Executor& e, const py::sequence& arrays, py::list* profile) {
+  std::vector<Tensor> inputs;
+  inputs.reserve(py::len(arrays));
+  for (const py::handle& a : arrays) inputs.push_back(to_tensor(a, false));
+  std::vector<Tensor> outputs;
+  Profile times;
+  {
+    py::gil_scoped_release unlocked;
+    outputs = e.run(inputs, profile ? &times : nullptr);
+  }
+  if (profile) *profile = profile_list(times);
+  py::list result;
+  for (const Tensor& t : outputs) result.append(to_object(t));
+  return result;
+}
+
+py::list explain_segment(const Executor& e, const Segment& s) {
+  py::list out;
+  std::map<int, std::vector<std::string>> why;
+  for (const auto& [node, reason] : s.refusals) why[node].push_back(reason);
+  for (const Step& step : s.steps) {
+    py::dict d;
+    d["node"] = step.node;
+    d["label"] = step.node >= 0 ? e.program().label(step.node) : std::string("output");
+    d["kernel"] = step.kernel;
+    d["parts"] = step.parts;
+    d["flops"] = step.flops;
+    d["refusals"] = why.count(step.node) ? why[step.node] : std::vector<std::string>{};
+    out.append(d);
+  }
+  if (s.end != SegmentEnd::finished) {
+    py::dict d;
+    d["node"] = s.pivot;
+    d["label"] = e.program().label(s.pivot);
+    d["kernel"] = s.end == SegmentEnd::need_value ? "(plans the rest when the value is known)"
+                  : s.by_fallback                 ? "reference"
+                                                  : "eager";
+    d["parts"] = 1;
+    d["flops"] = 0.0;
+    d["refusals"] = why.count(s.pivot) ? why[s.pivot] : std::vector<std::string>{};
+    out.append(d);
+  }
+  return out;
+}
+
+}  // namespace
+}  // namespace fi
+
+PYBIND11_MODULE(_core, m) {
+  using namespace fi;
+  m.doc() = "fastinfer's native engine; use the fastinfer package instead of this module.";
+  static PyObject* classes[4];
+  const py::module_ errors = py::module_::import("fastinfer.errors");
+  const char* names[] = {"FastinferError", "ModelError", "UnsupportedError", "InputError"};
+  for (int i = 0; i < 4; ++i) classes[i] = errors.attr(names[i]).cast<py::object>().release().ptr();
+  py::register_exception_translator([](std::exception_ptr p) {
+    try {
+      if (p) std::rethrow_exception(p);
+    } catch (const UnsupportedError& e) {
+      PyErr_SetString(classes[2], e.what());
+    } catch (const ModelError& e) {
+      PyErr_SetString(classes[1], e.what());
+    } catch (const InputError& e) {
+      PyErr_SetString(classes[3], e.what());
+    } catch (const Error& e) {
+      PyErr_SetString(classes[0], e.what());
+    }
+  });
+
+  py::class_<Program, std::shared_ptr<Program>>(m, "Program")
+      .def(py::init(&make_program), py::arg("spec"), py::arg("fallback"), py::arg("strict"))
+      .def("constants", &held_constants)
+      .def_property_readonly("fallback_reasons", [](const Program& p) { return p.fallback_reasons; })
+      .def("label", &Program::label)
+      .def_property_readonly("isa", [](const Program& p) { return name_of(p.isa); });
+
+  py::class_<Executor>(m, "Executor")
+      .def(py::init([](std::shared_ptr<Program> p, int threads, size_t plans) {
+             return std::make_unique<Executor>(std::move(p), threads, plans);
+           }),
+           py::arg("program"), py::arg("threads"), py::arg("plans") = 64)
+      .def("run", [](Executor& e, const py::sequence& inputs) { return run(e, inputs, nullptr); })
+      .def("profile",
+           [](Executor& e, const py::sequence& inputs) {
+             py::list times;
+             py::list outputs = run(e, inputs, &times);
+             return py::make_tuple(outputs, times);
+           })
+      .def("explain",
+           [](Executor& e, const std::vector<std::pair<int, std::vector<int64_t>>>& inputs) {
+             std::vector<Desc> descs;
+             for (const auto& [dtype, dims] : inputs)
+               descs.push_back({static_cast<DType>(dtype), Shape(dims.begin(), dims.end())});
+             const auto segment = e.plan(descs);
+             py::dict d;
+             d["steps"] = explain_segment(e, *segment);
+             d["arena_bytes"] = segment->arena_bytes;
+             d["finished"] = segment->end == SegmentEnd::finished;
+             return d;
+           })
+      .def("trim", &Executor::trim)
+      .def_property_readonly("cached_plans", &Executor::cached_plans)
+      .def_property_readonly("cached_bytes", &Executor::cached_bytes)
+      .def_property_readonly("threads", &Executor::threads);
+
+  m.def("native_ops", &native_ops);
+  m.def("active_isa", [] { return name_of(active_isa()); });
+  m.def("detected_isa", [] { return name_of(detected_isa()); });
+  m.def("force_isa", [](const std::string& name) { force_isa(parse_isa(name)); });
+  m.def("usable_cores", &usable_cores);
+  m.def("caches", [] { return py::make_tuple(caches().l1, caches().l2, caches().l3); });
+  m.def("dtype_code", [](const py::dtype& d) { return static_cast<int>(dtype_of(d)); });
+  m.def("numpy_dtype", [](int code) { return numpy_dtype(static_cast<DType>(code)); });
+}

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""compile(): the front door."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+from fastinfer.errors import ModelError, UnsupportedError
+from fastinfer.model import Model
+
+
+def compile(  # noqa: A001 - the name users expect, as in torch.compile
+    source: Any,
+    example_inputs: tuple | dict[str, Any] | None = None,
+    *,
+    dynamic_shapes: Any = None,
+    device: str = "cpu",
+    precision: str = "fp32",
+    threads: int | None = None,
+    strict: bool = False,
+    tune: bool = False,
+) -> Model:
+    """Compile a trained model for this machine.
+
+    source: path to an ONNX file (external data beside it), its bytes, ``onnx.ModelProto``, ``onnx_ir.Model``,
+        ``torch.nn.Module`` (with ``example_inputs``) or ``torch.export.ExportedProgram``.
+    example_inputs: a tuple of positional or a dict of keyword arguments for a torch module.
+    dynamic_shapes: as for ``torch.export.export``.
+    precision: "fp32" (the default keeps float32 accuracy).
+    threads: threads a call may use, the caller included; default: the cores this process may use.
+    strict: make operators without a native form an error instead of running them by reference.
+
+    Raises ModelError (the model is wrong) or UnsupportedError (it cannot run as asked).
+    """
+    if device != "cpu":
+        raise UnsupportedError(f"device='{device}'; this build runs on 'cpu'")
+    if precision != "fp32":
+        raise UnsupportedError(f"precision='{precision}'; this build computes in 'fp32'")
+    if tune:
+        raise UnsupportedError("tune=True is not available in this build")
+    from fastinfer import frontend, passes
+    from fastinfer.lower import lower
+
+    if _is_torch(source):
+        imported = frontend.from_torch(source, example_inputs, dynamic_shapes)
+        model, rebuild, names = imported.model, imported.rebuild, imported.input_names
+    else:
+        if example_inputs is not None or dynamic_shapes is not None:
+            raise ModelError("example_inputs and dynamic_shapes are for torch models; an ONNX model names its own inputs")
+        model, rebuild, names = frontend.load(source), None, None
+    program = lower(passes.run_pipeline(model))
+    return Model(program, threads=threads, strict=strict, rebuild=rebuild, call_names=names)
+
+
+def _is_torch(source: Any) -> bool:
+    """Whether it comes from torch; asks only if torch was already imported, so ONNX users never pay for it."""
+    if isinstance(source, str | bytes | os.PathLike) or "torch" not in sys.modules:
+        return False
+    torch = sys.modules["torch"]
+    return isinstance(source, torch.nn.Module | torch.export.ExportedProgram)

@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A compiled model: call it, run it, explain it, save it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fastinfer import _core
+from fastinfer import program as program_file
+from fastinfer.errors import InputError
+from fastinfer.report import Explanation, Profile
+from fastinfer.tensors import TensorSpec, from_numpy_like, to_numpy
+
+
+def _reference() -> Callable:
+    """The fallback is imported when a node first needs it: a fully native saved program runs without onnx."""
+    from fastinfer.fallback import Fallback
+
+    return Fallback
+
+
+@dataclass
+class MemoryUse:
+    """Bytes: constants as held (dense and packed), free arenas kept for reuse; and the number of cached plans."""
+
+    constants: int
+    arenas: int
+    plans: int
+
+
+class Model:
+    """A model compiled for this machine. Several threads may call one model at once.
+
+    Made by :func:`fastinfer.compile` and :func:`fastinfer.load`.
+    """
+
+    def __init__(
+        self,
+        program: program_file.Program,
+        *,
+        threads: int | None = None,
+        strict: bool = False,
+        rebuild: Callable[[list], Any] | None = None,
+        call_names: Sequence[str] | None = None,
+    ) -> None:
+        self._program = program
+        self._native = program.native(_reference, strict)
+        cores = _core.usable_cores()
+        if threads is not None and threads < 1:
+            raise InputError(f"threads={threads}; needed: at least 1")
+        self._executor = _core.Executor(self._native, min(threads or cores, 64))
+        self._rebuild = rebuild
+        self._call_names = list(call_names) if call_names else None
+        self.inputs = [TensorSpec.from_port(p) for p in program.graph.inputs]
+        self.outputs = [TensorSpec.from_port(p) for p in program.graph.outputs]
+        self._input_names = [s.name for s in self.inputs]
+        self._output_names = [s.name for s in self.outputs]
+
+    # ------------------------------------------------------------------------------------------------------------ run
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run on positional (in the order of ``inputs``) or named arrays.
+
+        numpy in, numpy out; if any argument is a torch tensor, torch tensors come out; objects with ``__dlpack__`` are
+        accepted. A model compiled from a torch module gives the module's own output structure; else one output comes
+        as itself, several as a tuple. Raises InputError.
+        """
+        if kwargs or len(args) != len(self.inputs):
+            args = self._bind(args, kwargs)
+        arrays, torch_like = [], False
+        for a in args:
+            if type(a) is not np.ndarray:
+                a, is_torch = to_numpy(a)
+                torch_like |= is_torch
+            arrays.append(a)
+        results = self._executor.run(arrays)
+        if torch_like:
+            results = [from_numpy_like(r) for r in results]
+        if self._rebuild is not None:
+            return self._rebuild(results)
+        return results[0] if len(results) == 1 else tuple(results)
+
+    def run(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Run on arrays by input name; returns numpy arrays by output name. Raises InputError."""
+        results = self._executor.run(self._arrays(inputs))
+        return dict(zip(self._output_names, results, strict=True))
+
+    async def arun(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """As :meth:`run`, in a worker thread, so that the event loop goes on."""
+        return await asyncio.to_thread(self.run, inputs)
+
+    def _bind(self, args: tuple, kwargs: dict[str, Any]) -> tuple:
+        names = self._call_names or self._input_names
+        if len(args) > len(names):
+            raise InputError(f"given {len(args)} positional inputs, needed {len(names)}: {', '.join(names)}")
+        given = dict(zip(names, args, strict=False))
+        for name, value in kwargs.items():
+            if name in given:
+                raise InputError(f"input '{name}' is given twice")
+            if name not in names:
+                raise InputError(f"no input is called '{name}'; needed: {', '.join(names)}")
+            given[name] = value
+        missing = [n for n in names if n not in given]
+        if missing:
+            raise InputError(f"missing input: {', '.join(missing)}")
+        return tuple(given[n] for n in names)
+
+    def _arrays(self, inputs: Mapping[str, Any]) -> list[Any]:
+        try:
+            arrays = [inputs[n] for n in self._input_names]
+        except KeyError:
+            missing = [n for n in self._input_names if n not in inputs]
+            raise InputError(f"missing input: {', '.join(missing)}; given: {', '.join(map(str, inputs))}") from None
+        if len(inputs) != len(arrays):
+            unknown = [str(n) for n in inputs if n not in self._input_names]
+            raise InputError(f"no input is called {', '.join(unknown)}; needed: {', '.join(self._input_names)}")
+        return [a if type(a) is np.ndarray else to_numpy(a)[0] for a in arrays]
+
+    # -------------------------------------------------------------------------------------------------------- explain
+
+    @property
+    def fallback_nodes(self) -> dict[str, str]:
+        """Nodes without a native operator → why. Nodes refused only for their dtypes appear in :meth:`explain`."""
+        reasons = self._native.fallback_reasons
+        return {self._native.label(i): r for i, r in enumerate(reasons) if r}
+
+    def explain(self, inputs: Mapping[str, Any] | None = None) -> Explanation:
+        """The steps for these inputs (arrays by name), or for example shapes with every free extent set to 1.
+
+        Each step: node, kernel, why not a faster one, parts, flops.
+        """
+        if inputs is None:
+            inputs = {s.name: s.zeros() for s in self.inputs}
+        arrays = self._arrays(inputs)
+        descs = [(_core.dtype_code(a.dtype), list(a.shape)) if isinstance(a, np.ndarray) else (255, []) for a in arrays]
+        return Explanation(self._executor.explain(descs), self.fallback_nodes, self._native.isa)
+
+    def profile(self, inputs: Mapping[str, Any], runs: int = 10) -> Profile:
+        """Time every step over ``runs`` calls (after one warm-up). Times are in nanoseconds."""
+        arrays = self._arrays(inputs)
+        self._executor.run(arrays)
+        return Profile([self._executor.profile(arrays)[1] for _ in range(max(1, runs))], self._executor.threads)
+
+    def memory(self) -> MemoryUse:
+        """What the model holds now; call :meth:`trim` to give back all but the constants."""
+        constants = 0
+        for c in self._native.constants():
+            constants += c["dense"].nbytes if "dense" in c and isinstance(c["dense"], np.ndarray) else 0
+            constants += sum(p.nbytes for p in c["packed"].values())
+        return MemoryUse(constants, self._executor.cached_bytes, self._executor.cached_plans)
+
+    def trim(self) -> None:
+        """Drop cached plans and free arenas; the next call makes them again."""
+        self._executor.trim()
+
+    @property
+    def threads(self) -> int:
+        """Threads a call may use, the caller included."""
+        return self._executor.threads
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write one safetensors file that :func:`fastinfer.load` maps without torch or onnx."""
+        program_file.save(self._program, self._native, path)
+
+    def __repr__(self) -> str:
+        ins = ", ".join(map(str, self.inputs))
+        outs = ", ".join(map(str, self.outputs))
+        return f"<fastinfer.Model ({ins}) -> ({outs}), {self._native.isa}, {self.threads} threads>"
+
+
+def load(path: str | os.PathLike, *, threads: int | None = None, strict: bool = False) -> Model:
+    """Load a program written by :meth:`Model.save`. Constants are mapped from the file. Raises ModelError."""
+    return Model(program_file.load(path), threads=threads, strict=strict)

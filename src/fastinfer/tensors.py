@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What goes in and out of a model: specifications, and arrays from other libraries."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fastinfer import _core
+from fastinfer.errors import InputError
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """Name, numpy dtype name (``"object"`` for strings, sequences and optionals) and shape of an input or output.
+
+    shape: ints, and names for extents that are free; None when even the rank is not declared.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...] | None
+
+    @staticmethod
+    def from_port(port: dict[str, Any]) -> TensorSpec:
+        code = port["dtype"]
+        dtype = "object" if code == 255 else "any" if code == 0 else str(_core.numpy_dtype(code))
+        return TensorSpec(port["name"], dtype, None if port["dims"] is None else tuple(port["dims"]))
+
+    def zeros(self) -> np.ndarray:
+        """An array of zeros of this type, free extents set to 1."""
+        dtype = np.dtype("float32") if self.dtype == "any" else _numpy_dtype(self.dtype)
+        return np.zeros([d if isinstance(d, int) else 1 for d in self.shape or ()], dtype)
+
+    def __str__(self) -> str:
+        dims = "?" if self.shape is None else ",".join(map(str, self.shape))
+        return f"{self.name}: {self.dtype}[{dims}]"
+
+
+def _numpy_dtype(name: str) -> np.dtype:
+    try:
+        return np.dtype(name)
+    except TypeError:
+        import ml_dtypes
+
+        return np.dtype(getattr(ml_dtypes, name))
+
+
+def to_numpy(value: Any) -> tuple[Any, bool]:
+    """(array, whether it was a torch tensor). Shares memory where it can; lists become arrays; None, strings and lists
+    of arrays (sequences) pass through."""
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(value, torch.Tensor):
+        value = value.detach()
+        if value.device.type != "cpu":
+            raise InputError(f"a tensor on {value.device} was given; this model runs on cpu")
+        if value.dtype == torch.bfloat16:
+            import ml_dtypes
+
+            return value.contiguous().view(torch.int16).numpy().view(ml_dtypes.bfloat16), True
+        return value.resolve_conj().resolve_neg().numpy(), True
+    if isinstance(value, np.ndarray) or value is None or isinstance(value, str | bytes):
+        return value, False
+    if isinstance(value, np.generic | int | float | bool):
+        return np.asarray(value), False
+    if hasattr(value, "__dlpack__"):
+        return np.from_dlpack(value), False
+    if isinstance(value, list | tuple):
+        if any(isinstance(v, np.ndarray) or v is None for v in value):
+            return list(value), False
+        return np.asarray(value), False
+    if hasattr(value, "__array__"):
+        return np.asarray(value), False
+    raise InputError(f"an input of type {type(value).__name__} was given; needed: an array")
+
+
+def from_numpy_like(array: Any) -> Any:
+    """numpy → torch, sharing memory; what torch has no type for stays numpy."""
+    if not isinstance(array, np.ndarray):
+        return array
+    torch = sys.modules["torch"]
+    if array.dtype.name == "bfloat16":
+        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+    try:
+        return torch.from_numpy(array)
+    except TypeError:
+        return array
