@@ -33,7 +33,7 @@ struct StridedCopy {
   // Adds an inner axis. Axes go from the outermost in y to the innermost. Extents of 1 are dropped and an axis that
   // continues the one before is merged with it, so kCopyRank counts what is left; more throws CopyTooDeep.
   void axis(int64_t extent, int64_t from, int64_t to);
-  // Chooses the mode; call once after the last axis.
+  // Chooses the mode, after the last axis. Calling it again changes nothing.
   void finish();
   int64_t bytes() const;  // written
 };
