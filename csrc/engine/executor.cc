@@ -174,7 +174,7 @@ void Executor::execute(const Segment& segment, Frame& frame) const {
     const Status status = step.parts == 1 ? step.fn(params, frame.args.data(), 0, 1)
                                           : run_parts(step.fn, params, frame.args.data(), step.parts, threads_);
     if (frame.profile)
-      frame.profile->push_back({step.node, step.kernel, start, now_ns() - start, step.flops, frame.depth,
+      frame.profile->steps.push_back({step.node, step.kernel, start, now_ns() - start, step.flops, frame.depth,
                                 step.node >= 0 ? program_->label(step.node) : std::string()});
     if (status != Status::ok) [[unlikely]]
       throw InputError(program_->label(step.node) + ": " + describe(status));
@@ -209,7 +209,7 @@ std::vector<Tensor> Executor::run_pivot(const Segment& segment, Frame& frame) {
     throw InputError(program_->label(segment.pivot) + ": " + e.what());
   }
   if (frame.profile)
-    frame.profile->push_back({segment.pivot, segment.by_fallback ? "reference" : "eager", start, now_ns() - start, 0,
+    frame.profile->steps.push_back({segment.pivot, segment.by_fallback ? "reference" : "eager", start, now_ns() - start, 0,
                               frame.depth, program_->label(segment.pivot)});
   results.resize(node.outputs.size());
   for (size_t i = 0; i < results.size(); ++i)
@@ -260,6 +260,7 @@ std::vector<Tensor> Executor::run(const std::vector<Tensor>& inputs, Profile* pr
   frame.tensors.resize(inputs.size() + 1);
   for (size_t i = 0; i < inputs.size(); ++i) frame.place(static_cast<int>(i) + 1, inputs[i]);
   for (;;) {
+    if (profile) profile->visits.push_back({program_, segment, depth});
     enter(*segment, frame);
     execute(*segment, frame);
     if (segment->end == SegmentEnd::finished) break;

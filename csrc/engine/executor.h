@@ -18,7 +18,16 @@ struct StepTime {
   int depth;          // 0: the model itself, 1: a subprogram it runs, ...
   std::string label;  // node name and operator
 };
-using Profile = std::vector<StepTime>;
+// What a run did: the time of every step, and the segments it walked (for explain()).
+struct Profile {
+  struct Visit {
+    std::shared_ptr<const Program> program;
+    std::shared_ptr<Segment> segment;
+    int depth;
+  };
+  std::vector<StepTime> steps;
+  std::vector<Visit> visits;
+};
 
 // Free arenas, reused between runs and shared by the plans of one program.
 class ArenaPool {

@@ -135,7 +135,7 @@ py::list held_constants(const Program& p) {
 
 py::list profile_list(const Profile& profile) {
   py::list out;
-  for (const StepTime& s : profile) {
+  for (const StepTime& s : profile.steps) {
     py::dict d;
     d["node"] = s.node;
     d["label"] = s.label;
@@ -149,49 +149,77 @@ py::list profile_list(const Profile& profile) {
   return out;
 }
 
-py::list run(Executor& e, const py::sequence& arrays, py::list* profile) {
-  std::vector<Tensor> inputs;
-  inputs.reserve(py::len(arrays));
-  for (const py::handle& a : arrays) inputs.push_back(to_tensor(a, false));
+std::vector<Tensor> tensors_of(const py::sequence& arrays) {
+  std::vector<Tensor> out;
+  out.reserve(py::len(arrays));
+  for (const py::handle& a : arrays) out.push_back(to_tensor(a, false));
+  return out;
+}
+
+py::list run(Executor& e, const py::sequence& arrays, Profile* profile) {
+  const std::vector<Tensor> inputs = tensors_of(arrays);
   std::vector<Tensor> outputs;
-  Profile times;
   {
     py::gil_scoped_release unlocked;
-    outputs = e.run(inputs, profile ? &times : nullptr);
+    outputs = e.run(inputs, profile);
   }
-  if (profile) *profile = profile_list(times);
   py::list result;
   for (const Tensor& t : outputs) result.append(to_object(t));
   return result;
 }
 
-py::list explain_segment(const Executor& e, const Segment& s) {
-  py::list out;
-  std::map<int, std::vector<std::string>> why;
-  for (const auto& [node, reason] : s.refusals) why[node].push_back(reason);
+py::dict step_dict(const Program& p, int node, const char* kernel, int depth, const Segment& s) {
+  py::dict d;
+  py::list refusals;
+  for (const auto& [n, reason] : s.refusals)
+    if (n == node) refusals.append(reason);
+  d["node"] = node;
+  d["label"] = node >= 0 ? p.label(node) : std::string("output");
+  d["op"] = node >= 0 ? p.nodes[node].op : std::string();
+  d["kernel"] = kernel;
+  d["parts"] = 1;
+  d["flops"] = 0.0;
+  d["depth"] = depth;
+  d["refusals"] = refusals;
+  return d;
+}
+
+void explain_segment(const Program& p, const Segment& s, int depth, py::list& out) {
   for (const Step& step : s.steps) {
-    py::dict d;
-    d["node"] = step.node;
-    d["label"] = step.node >= 0 ? e.program().label(step.node) : std::string("output");
-    d["kernel"] = step.kernel;
+    py::dict d = step_dict(p, step.node, step.kernel, depth, s);
     d["parts"] = step.parts;
     d["flops"] = step.flops;
-    d["refusals"] = why.count(step.node) ? why[step.node] : std::vector<std::string>{};
     out.append(d);
   }
-  if (s.end != SegmentEnd::finished) {
-    py::dict d;
-    d["node"] = s.pivot;
-    d["label"] = e.program().label(s.pivot);
-    d["kernel"] = s.end == SegmentEnd::need_value ? "(plans the rest when the value is known)"
-                  : s.by_fallback                 ? "reference"
-                                                  : "eager";
-    d["parts"] = 1;
-    d["flops"] = 0.0;
-    d["refusals"] = why.count(s.pivot) ? why[s.pivot] : std::vector<std::string>{};
-    out.append(d);
+  if (s.end == SegmentEnd::eager) out.append(step_dict(p, s.pivot, s.by_fallback ? "reference" : "eager", depth, s));
+}
+
+// Without arrays: the plan of the first segment. With arrays the model runs once and every segment it walks is listed.
+py::dict explain(Executor& e, const py::sequence& arrays, bool run_it) {
+  const std::vector<Tensor> inputs = tensors_of(arrays);
+  std::vector<Desc> descs;
+  for (const Tensor& t : inputs) descs.push_back(t.desc);
+  const auto first = e.plan(descs);
+  Profile profile;
+  if (run_it && first->end != SegmentEnd::finished) {
+    py::gil_scoped_release unlocked;
+    e.run(inputs, &profile);
+  } else {
+    profile.visits.push_back({nullptr, first, 0});
   }
-  return out;
+  py::list steps;
+  size_t arena = 0;
+  bool finished = false;
+  for (const Profile::Visit& v : profile.visits) {
+    explain_segment(v.program ? *v.program : e.program(), *v.segment, v.depth, steps);
+    arena += v.segment->arena_bytes;
+    finished = finished || (v.depth == 0 && v.segment->end == SegmentEnd::finished);
+  }
+  py::dict d;
+  d["steps"] = steps;
+  d["arena_bytes"] = arena;
+  d["finished"] = finished;
+  return d;
 }
 
 }  // namespace
@@ -233,22 +261,11 @@ PYBIND11_MODULE(_core, m) {
       .def("run", [](Executor& e, const py::sequence& inputs) { return run(e, inputs, nullptr); })
       .def("profile",
            [](Executor& e, const py::sequence& inputs) {
-             py::list times;
-             py::list outputs = run(e, inputs, &times);
-             return py::make_tuple(outputs, times);
+             Profile profile;
+             py::list outputs = run(e, inputs, &profile);
+             return py::make_tuple(outputs, profile_list(profile));
            })
-      .def("explain",
-           [](Executor& e, const std::vector<std::pair<int, std::vector<int64_t>>>& inputs) {
-             std::vector<Desc> descs;
-             for (const auto& [dtype, dims] : inputs)
-               descs.push_back({static_cast<DType>(dtype), Shape(dims.begin(), dims.end())});
-             const auto segment = e.plan(descs);
-             py::dict d;
-             d["steps"] = explain_segment(e, *segment);
-             d["arena_bytes"] = segment->arena_bytes;
-             d["finished"] = segment->end == SegmentEnd::finished;
-             return d;
-           })
+      .def("explain", &explain, py::arg("inputs"), py::arg("run_it"))
       .def("trim", &Executor::trim)
       .def_property_readonly("cached_plans", &Executor::cached_plans)
       .def_property_readonly("cached_bytes", &Executor::cached_bytes)

@@ -13,7 +13,7 @@ import numpy as np
 
 from fastinfer import _core
 from fastinfer import program as program_file
-from fastinfer.errors import InputError
+from fastinfer.errors import InputError, ModelError
 from fastinfer.report import Explanation, Profile
 from fastinfer.tensors import TensorSpec, from_numpy_like, to_numpy
 
@@ -133,13 +133,12 @@ class Model:
     def explain(self, inputs: Mapping[str, Any] | None = None) -> Explanation:
         """The steps for these inputs (arrays by name), or for example shapes with every free extent set to 1.
 
-        Each step: node, kernel, why not a faster one, parts, flops.
+        Each step: node, kernel, why not a faster one, parts, flops. Where shapes depend on data, the model is run once
+        on ``inputs``; without inputs only the steps up to the first such place are listed.
         """
-        if inputs is None:
-            inputs = {s.name: s.zeros() for s in self.inputs}
-        arrays = self._arrays(inputs)
-        descs = [(_core.dtype_code(a.dtype), list(a.shape)) if isinstance(a, np.ndarray) else (255, []) for a in arrays]
-        return Explanation(self._executor.explain(descs), self.fallback_nodes, self._native.isa)
+        given = inputs is not None
+        arrays = self._arrays(inputs if given else {s.name: s.zeros() for s in self.inputs})
+        return Explanation(self._executor.explain(arrays, given), self.fallback_nodes, self._native.isa)
 
     def profile(self, inputs: Mapping[str, Any], runs: int = 10) -> Profile:
         """Time every step over ``runs`` calls (after one warm-up). Times are in nanoseconds."""
@@ -176,4 +175,8 @@ class Model:
 
 def load(path: str | os.PathLike, *, threads: int | None = None, strict: bool = False) -> Model:
     """Load a program written by :meth:`Model.save`. Constants are mapped from the file. Raises ModelError."""
-    return Model(program_file.load(path), threads=threads, strict=strict)
+    program = program_file.load(path)
+    try:
+        return Model(program, threads=threads, strict=strict)
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError, RuntimeError, MemoryError) as e:
+        raise ModelError(f"'{os.fspath(path)}' is not a valid program: {type(e).__name__}: {e}") from e

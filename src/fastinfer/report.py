@@ -29,8 +29,10 @@ class Explanation:
         lines = [f"{len(self.steps)} steps on {self.isa}, {self.arena_bytes / 1e6:.2f} MB of intermediates"]
         for i, s in enumerate(self.steps):
             flops = f"{s['flops'] / 1e6:10.3f} MFLOP" if s["flops"] else " " * 16
-            lines.append(f"{i:4} {s['kernel']:<32} x{s['parts']:<2} {flops}  {s['label']}")
+            lines.append(f"{i:4} {'  ' * s['depth']}{s['kernel']:<32} x{s['parts']:<2} {flops}  {s['label']}")
             lines += [f"       not faster: {r}" for r in s["refusals"]]
+        if not self.plan["finished"]:
+            lines.append("     ... the rest is planned when run-time values are known: call explain(inputs)")
         lines += [f"reference fallback: {node}: {why}" for node, why in self.fallback.items()]
         return "\n".join(lines)
 
