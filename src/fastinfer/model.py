@@ -51,6 +51,7 @@ class Model:
     ) -> None:
         self._program = program
         self._native = program.native(_reference, strict)
+        program.release_constants()
         cores = _core.usable_cores()
         if threads is not None and threads < 1:
             raise InputError(f"threads={threads}; needed: at least 1")

@@ -57,6 +57,14 @@ class Program:
         """Build the native program. ``fallback`` makes, when first needed, the function that runs a node by reference."""
         return _native(self.graph, self.tensors, fallback, strict)
 
+    def release_constants(self) -> None:
+        """Forget the constants that the native program now holds (it may keep only their packed form). A subgraph's
+        constants and attribute tensors are kept: several native programs share them."""
+        kept = {k for g in self.graph.subgraphs for k in _keys(g)} | set(_attribute_keys(self.graph))
+        for key in self.graph.constants.values():
+            if key not in kept:
+                self.tensors[key] = None
+
 
 def _native(graph: Graph, tensors: dict[str, Any], fallback: Any, strict: bool) -> _core.Program:
     def attr(pair: list) -> list:
@@ -96,6 +104,11 @@ def _dense(tensors: dict[str, Any], key: str) -> Any:
     if array is None:
         raise ModelError(f"constant '{key}' is needed dense, but the file does not hold it so")
     return array
+
+
+def _attribute_keys(graph: Graph) -> list[str]:
+    own = [pair[1] for n in graph.nodes for pair in n["attrs"].values() if pair[0] == "tensor"]
+    return [*own, *(k for g in graph.subgraphs for k in _attribute_keys(g))]
 
 
 # ------------------------------------------------------------------------------------------------------------- files
