@@ -6,6 +6,7 @@
 namespace fi::FI_ISA {
 
 struct VF {
+  static constexpr bool fused = true;  // fma() rounds once
   static constexpr int W = 8;
   __m256 v;
 };
@@ -100,11 +101,17 @@ FI_INLINE VM operator>(VI a, VI b) { return {_mm256_castsi256_ps(_mm256_cmpgt_ep
 FI_INLINE VI min(VI a, VI b) { return {_mm256_min_epi32(a.v, b.v)}; }
 FI_INLINE VI max(VI a, VI b) { return {_mm256_max_epi32(a.v, b.v)}; }
 template <int kBits>
-FI_INLINE VI shl(VI a) { return {_mm256_slli_epi32(a.v, kBits)}; }
+FI_INLINE VI shl(VI a) {
+  return {_mm256_slli_epi32(a.v, kBits)};
+}
 template <int kBits>
-FI_INLINE VI sra(VI a) { return {_mm256_srai_epi32(a.v, kBits)}; }
+FI_INLINE VI sra(VI a) {
+  return {_mm256_srai_epi32(a.v, kBits)};
+}
 template <int kBits>
-FI_INLINE VI srl(VI a) { return {_mm256_srli_epi32(a.v, kBits)}; }
+FI_INLINE VI srl(VI a) {
+  return {_mm256_srli_epi32(a.v, kBits)};
+}
 
 FI_INLINE VI to_int(VF a) { return {_mm256_cvtps_epi32(a.v)}; }
 FI_INLINE VI to_int_trunc(VF a) { return {_mm256_cvttps_epi32(a.v)}; }
@@ -131,9 +138,7 @@ FI_INLINE VF load_u16(const uint16_t* p) {
 FI_INLINE VF load_u16(const uint16_t* p, int n) {
   return {detail::from_ints(_mm256_cvtepu16_epi32(detail::load_part<2>(p, n)))};
 }
-FI_INLINE VF load_s16(const int16_t* p) {
-  return {detail::from_ints(_mm256_cvtepi16_epi32(detail::load_16_bytes(p)))};
-}
+FI_INLINE VF load_s16(const int16_t* p) { return {detail::from_ints(_mm256_cvtepi16_epi32(detail::load_16_bytes(p)))}; }
 FI_INLINE VF load_s16(const int16_t* p, int n) {
   return {detail::from_ints(_mm256_cvtepi16_epi32(detail::load_part<2>(p, n)))};
 }

@@ -6,6 +6,7 @@
 namespace fi::FI_ISA {
 
 struct VF {
+  static constexpr bool fused = true;  // fma() rounds once
   static constexpr int W = 16;
   __m512 v;
 };
@@ -77,11 +78,17 @@ FI_INLINE VM operator>(VI a, VI b) { return {_mm512_cmpgt_epi32_mask(a.v, b.v)};
 FI_INLINE VI min(VI a, VI b) { return {_mm512_min_epi32(a.v, b.v)}; }
 FI_INLINE VI max(VI a, VI b) { return {_mm512_max_epi32(a.v, b.v)}; }
 template <int kBits>
-FI_INLINE VI shl(VI a) { return {_mm512_slli_epi32(a.v, kBits)}; }
+FI_INLINE VI shl(VI a) {
+  return {_mm512_slli_epi32(a.v, kBits)};
+}
 template <int kBits>
-FI_INLINE VI sra(VI a) { return {_mm512_srai_epi32(a.v, kBits)}; }
+FI_INLINE VI sra(VI a) {
+  return {_mm512_srai_epi32(a.v, kBits)};
+}
 template <int kBits>
-FI_INLINE VI srl(VI a) { return {_mm512_srli_epi32(a.v, kBits)}; }
+FI_INLINE VI srl(VI a) {
+  return {_mm512_srli_epi32(a.v, kBits)};
+}
 
 FI_INLINE VI to_int(VF a) { return {_mm512_cvtps_epi32(a.v)}; }
 FI_INLINE VI to_int_trunc(VF a) { return {_mm512_cvttps_epi32(a.v)}; }
@@ -112,9 +119,7 @@ FI_INLINE VF load_s32(const int32_t* p, int n = 16) { return to_float(load(p, n)
 FI_INLINE VF load_f16(const uint16_t* p) {
   return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))};
 }
-FI_INLINE VF load_f16(const uint16_t* p, int n) {
-  return {_mm512_cvtph_ps(_mm256_maskz_loadu_epi16(first_n(n).v, p))};
-}
+FI_INLINE VF load_f16(const uint16_t* p, int n) { return {_mm512_cvtph_ps(_mm256_maskz_loadu_epi16(first_n(n).v, p))}; }
 FI_INLINE VF load_bf16(const uint16_t* p) {
   const __m256i h = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
   return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16))};

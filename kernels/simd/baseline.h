@@ -15,6 +15,7 @@ typedef uint32_t u4 __attribute__((vector_size(16)));
 }  // namespace detail
 
 struct VF {
+  static constexpr bool fused = false;  // fma() rounds twice
   static constexpr int W = 4;
   detail::f4 v;
 };
@@ -74,7 +75,8 @@ FI_INLINE VF sqrt(VF a) {
 #if defined(__SSE2__)
   return {_mm_sqrt_ps(a.v)};
 #else
-  return {detail::f4{__builtin_sqrtf(a.v[0]), __builtin_sqrtf(a.v[1]), __builtin_sqrtf(a.v[2]), __builtin_sqrtf(a.v[3])}};
+  return {
+      detail::f4{__builtin_sqrtf(a.v[0]), __builtin_sqrtf(a.v[1]), __builtin_sqrtf(a.v[2]), __builtin_sqrtf(a.v[3])}};
 #endif
 }
 
@@ -127,11 +129,17 @@ FI_INLINE VM operator>(VI a, VI b) { return {a.v > b.v}; }
 FI_INLINE VI min(VI a, VI b) { return {a.v < b.v ? a.v : b.v}; }
 FI_INLINE VI max(VI a, VI b) { return {a.v > b.v ? a.v : b.v}; }
 template <int kBits>
-FI_INLINE VI shl(VI a) { return detail::ints(detail::bits(a) << kBits); }
+FI_INLINE VI shl(VI a) {
+  return detail::ints(detail::bits(a) << kBits);
+}
 template <int kBits>
-FI_INLINE VI sra(VI a) { return {a.v >> kBits}; }
+FI_INLINE VI sra(VI a) {
+  return {a.v >> kBits};
+}
 template <int kBits>
-FI_INLINE VI srl(VI a) { return detail::ints(detail::bits(a) >> kBits); }
+FI_INLINE VI srl(VI a) {
+  return detail::ints(detail::bits(a) >> kBits);
+}
 
 FI_INLINE VI to_int_trunc(VF a) {
 #if defined(__SSE2__)
@@ -207,11 +215,7 @@ namespace detail {
 FI_INLINE float max1(float a, float b) { return a > b ? a : b; }
 FI_INLINE float min1(float a, float b) { return a < b ? a : b; }
 }  // namespace detail
-FI_INLINE float reduce_max(VF a) {
-  return detail::max1(detail::max1(a.v[0], a.v[2]), detail::max1(a.v[1], a.v[3]));
-}
-FI_INLINE float reduce_min(VF a) {
-  return detail::min1(detail::min1(a.v[0], a.v[2]), detail::min1(a.v[1], a.v[3]));
-}
+FI_INLINE float reduce_max(VF a) { return detail::max1(detail::max1(a.v[0], a.v[2]), detail::max1(a.v[1], a.v[3])); }
+FI_INLINE float reduce_min(VF a) { return detail::min1(detail::min1(a.v[0], a.v[2]), detail::min1(a.v[1], a.v[3])); }
 
 }  // namespace fi::FI_ISA
