@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""path | bytes | onnx.ModelProto | onnx_ir.Model → a checked, inlined onnx_ir.Model of opset 26."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+
+import onnx
+import onnx_ir as ir
+from onnx_ir.passes.common import InlinePass
+
+from fastinfer.errors import ModelError, UnsupportedError
+from fastinfer.frontend import check_graph, check_tensors, source as sources
+from fastinfer.frontend.expand import expand_functions
+from fastinfer.frontend.upgrade import upgrade_model
+
+Source = str | os.PathLike | bytes | onnx.ModelProto | ir.Model
+
+
+def load(source: Source, *, native: Collection[str] | None = None) -> ir.Model:
+    """Loads a model and settles everything that depends on its age.
+
+    The result has one opset (26), no model-local functions, no sparse tensors and sorted graphs; initializers that
+    old models also list as inputs are constants. An onnx_ir.Model is not changed, its tensors are shared.
+    native: operators ("Conv", "domain::Op") that need no expansion into their function bodies; by default those
+    of fastinfer._core.
+
+    Raises ModelError when the model is malformed, UnsupportedError when it needs what fastinfer does not have.
+    """
+    model = _clone(source) if isinstance(source, ir.Model) else from_proto(source)
+    _normalise_domains(model)
+    check_graph.check_opset(model.opset_imports)
+    _constant_inputs(model.graph)
+    local = {(domain, name) for domain, name, _ in model.functions}
+    check_graph.check_values(model.graph)
+    check_graph.check_nodes(model.graph, model.opset_imports, local)
+    for function in model.functions.values():
+        check_graph.check_opset(function.opset_imports)
+        check_graph.check_values(function)
+        check_graph.check_nodes(function, function.opset_imports, local)
+    inline_functions(model)
+    upgrade_model(model)
+    expand_functions(model, native)
+    model.graph.sort()
+    return model
+
+
+def from_proto(source: str | os.PathLike | bytes | onnx.ModelProto) -> ir.Model:
+    """The onnx_ir form of a serialized model, with every tensor checked. External data stays memory-mapped."""
+    if not isinstance(source, (str, os.PathLike, bytes, bytearray, memoryview, onnx.ModelProto)):
+        raise ModelError(
+            f"cannot load a {type(source).__name__}: a path, bytes, onnx.ModelProto or onnx_ir.Model is needed"
+        )
+    proto, base_dir = sources.read_model(source)
+    if isinstance(source, onnx.ModelProto) and check_tensors.has_sparse(proto):
+        proto = onnx.ModelProto.FromString(proto.SerializeToString())
+    check_tensors.check_tensors(proto, base_dir)
+    try:
+        with _quiet("onnx_ir"):  # what it warns about, check_graph refuses
+            return ir.serde.deserialize_model(proto)
+    except (ir.serde.SerdeError, ValueError, TypeError, KeyError, NotImplementedError) as error:
+        raise ModelError(f"malformed model: {_root(error)}") from None
+
+
+def _clone(model: ir.Model) -> ir.Model:
+    try:
+        return model.clone()
+    except ValueError as error:
+        raise ModelError(f"malformed model: {_root(error)}") from None
+
+
+def _root(error: BaseException) -> BaseException:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+@contextmanager
+def _quiet(name: str) -> Iterator[None]:
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _normalise_domains(model: ir.Model) -> None:
+    """'ai.onnx' is another spelling of the default domain."""
+    holders = [model.graph, *model.functions.values()]
+    for holder in holders:
+        if "ai.onnx" in holder.opset_imports:
+            version = holder.opset_imports.pop("ai.onnx")
+            holder.opset_imports.setdefault("", version)
+        for node in holder.all_nodes():
+            if node.domain == "ai.onnx":
+                node.domain = ""
+
+
+def _constant_inputs(graph: ir.Graph) -> None:
+    """Initializers that are also listed as inputs (required below IR version 4) are constants for us."""
+    kept = []
+    for value in graph.inputs:
+        tensor = graph.initializers[value.name].const_value if value.name in graph.initializers else None
+        if tensor is None:
+            kept.append(value)
+            continue
+        if value.dtype is not None and value.dtype != tensor.dtype:
+            raise ModelError(f"initializer '{value.name}' is {tensor.dtype}, the input it belongs to is {value.dtype}")
+        if value.shape is not None and not _fits(value.shape, tensor.shape):
+            raise ModelError(f"initializer '{value.name}' has shape {tensor.shape}, its input has {value.shape}")
+        value.type, value.shape = ir.TensorType(tensor.dtype), ir.Shape(tensor.shape.numpy())
+    graph.inputs[:] = kept
+
+
+def _fits(declared: ir.Shape, actual: ir.Shape) -> bool:
+    return len(declared) == len(actual) and all(not isinstance(d, int) or d == a for d, a in zip(declared, actual))
+
+
+def inline_functions(model: ir.Model) -> None:
+    """Replaces calls of model-local functions by their bodies; each node keeps the opset it was written for."""
+    for holder in [model.graph, *model.functions.values()]:
+        version = holder.opset_imports.get("")
+        for node in holder.all_nodes():
+            if node.domain == "" and node.version is None:
+                node.version = version
+    if not model.functions:
+        return
+    for function in model.functions.values():
+        _separate_outputs(function)
+        for domain, version in list(function.opset_imports.items()):  # the inliner wants them equal
+            function.opset_imports[domain] = model.opset_imports.setdefault(domain, version)
+    try:
+        InlinePass()(model)
+    except (ValueError, ir.passes.PassError, ir.passes.PreconditionError) as error:
+        raise UnsupportedError(f"model-local functions cannot be inlined: {_root(error)}") from None
+    model.functions.clear()
+
+
+def _separate_outputs(function: ir.Function) -> None:
+    """The inliner renames outputs in place, so none may be an input or occur twice."""
+    seen = set(function.inputs)
+    for i, value in enumerate(function.outputs):
+        if value in seen:
+            copy = ir.node("Identity", [value], version=check_graph.MAX_OPSET)
+            function.append(copy)
+            function.outputs[i] = copy.outputs[0]
+        seen.add(value)
+
+
+
