@@ -3,8 +3,9 @@
 //
 //   C[m, n] = epilogue( sum over t < taps, k < K of  A_t[m, k] * B_t[k, n] )
 //
-// Each C[m, n] is one chain of (fused where the instruction set has it) multiply-adds from 0, with t ascending and within
-// it k ascending. Tile shapes, row counts, blocking and threads never change that chain, so they never change a bit.
+// Each C[m, n] is one chain of (fused where the instruction set has it) multiply-adds from 0, with t ascending and
+// within it k ascending. Tile shapes, row counts, blocking and threads never change that chain, so they never change a
+// bit.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -45,8 +46,10 @@ struct GemmF32 {
   Isa isa;
   int mr, nr;  // rows: multiples of mr are computed at full speed; nr: columns of a panel
   void (*run)(const GemmTile&);
-  // Packs one panel of one tap: out[k * width + n] = b[k * stride_k + n * stride_n] for n < cols, 0 for cols <= n < width.
-  void (*pack_panel)(const float* b, int64_t stride_k, int64_t stride_n, int64_t k, int64_t cols, int64_t width, float* out);
+  // Packs one panel of one tap: out[k * width + n] = b[k * stride_k + n * stride_n] for n < cols, 0 for cols <= n <
+  // width.
+  void (*pack_panel)(const float* b, int64_t stride_k, int64_t stride_n, int64_t k, int64_t cols, int64_t width,
+                     float* out);
 };
 // The best variant of an instruction set. Lives for the whole process.
 const GemmF32& gemm_f32(Isa);
@@ -59,16 +62,46 @@ struct GemmPanels {
   int nr;
 };
 static inline int64_t panel_count(const GemmPanels& p) { return (p.n + p.nr - 1) / p.nr; }
-static inline int64_t panel_cols(const GemmPanels& p, int64_t i) { return p.n - i * p.nr < p.nr ? p.n - i * p.nr : p.nr; }
+static inline int64_t panel_cols(const GemmPanels& p, int64_t i) {
+  return p.n - i * p.nr < p.nr ? p.n - i * p.nr : p.nr;
+}
 static inline int64_t panel_width(const GemmPanels& p, int64_t i) { return (panel_cols(p, i) + 15) / 16 * 16; }
 static inline int64_t panel_offset(const GemmPanels& p, int64_t i) { return i * p.nr * p.taps * p.k; }  // in floats
 static inline int64_t packed_floats(const GemmPanels& p) { return p.taps * p.k * ((p.n + 15) / 16 * 16); }
 
 // Packs B with B_t[k, n] = b[t * stride_t + k * stride_k + n * stride_n].
-void gemm_f32_pack(const GemmF32&, const GemmPanels&, const float* b, int64_t stride_t, int64_t stride_k, int64_t stride_n,
-                   float* packed);
+void gemm_f32_pack(const GemmF32&, const GemmPanels&, const float* b, int64_t stride_t, int64_t stride_k,
+                   int64_t stride_n, float* packed);
 // The inverse, for any nr.
 void gemm_f32_unpack(const GemmPanels&, const float* packed, float* b, int64_t stride_t, int64_t stride_k,
                      int64_t stride_n);
+
+// ---------------------------------------------------------------------------------------------------------- the step
+constexpr int kGemmBatchRank = 10;
+
+enum class GemmB : int32_t {
+  packed,  // as gemm_f32_pack leaves it, taps = 1
+  dense,   // B[k, n] = b[k * b_k + n * b_n]; panels are packed into scratch on the way where that pays
+};
+
+// Y[i] = epilogue(A[i] * B[i] + bias + R[i]) for i in a batch of any rank (row-major). Y and R are dense [batch..., m,
+// n].
+struct GemmStep {
+  const GemmF32* kernel = nullptr;
+  GemmB b_form = GemmB::packed;
+  bool split_rows = false;  // which way parts are cut: rows, or columns (then every core reads only its share of B)
+  int64_t m = 0, n = 0, k = 0;
+  int64_t lda = 0;           // a row of A is k contiguous floats
+  int64_t b_k = 0, b_n = 0;  // strides of a dense B
+  int batch_rank = 0;
+  int64_t batch[kGemmBatchRank] = {}, a_batch[kGemmBatchRank] = {}, b_batch[kGemmBatchRank] = {};  // strides in floats
+  Epilogue epilogue;
+};
+// Fills in split_rows, and says what the work is worth to PlanContext::parts_for.
+double gemm_f32_prepare(GemmStep&);
+// Floats of scratch that `parts` parts need.
+int64_t gemm_f32_scratch(const GemmStep&, int parts);
+// args: A, B, bias [n] or null, R or null, Y, scratch or null. Y may be R.
+Status gemm_f32_step(const void* params, void* const* args, int part, int parts);
 
 }  // namespace fi

@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: Apache-2.0
+// The f32 microkernel over the vector type of the instruction set. Contract: kernels/gemm/gemm.h.
+#pragma once
+#include "kernels/gemm/activate.h"
+#include "kernels/gemm/gemm.h"
+
+#define FI_UNROLL _Pragma("GCC unroll 16")
+
+namespace fi::FI_ISA {
+
+FI_INLINE float* gemm_c_row(const GemmTile& g, int64_t r) { return g.c_rows ? g.c_rows[r] : g.c + r * g.ldc; }
+FI_INLINE const float* gemm_residual_row(const GemmTile& g, int64_t r) {
+  return g.residual_rows ? g.residual_rows[r] : g.residual + r * g.ld_residual;
+}
+
+// Vector j of NV at p; the last one has `last` lanes.
+template <int NV>
+FI_INLINE VF gemm_load(const float* p, int j, int last) {
+  return j == NV - 1 && last < VF::W ? load(p + j * VF::W, last) : load(p + j * VF::W);
+}
+template <int NV>
+FI_INLINE void gemm_store(float* p, VF v, int j, int last) {
+  if (j == NV - 1 && last < VF::W)
+    store(p + j * VF::W, v, last);
+  else
+    store(p + j * VF::W, v);
+}
+
+template <int MR, int NV>
+FI_INLINE void gemm_sums(VF (&acc)[MR][NV], const GemmTile& g, int64_t r0, int64_t n0) {
+  const float* b = g.b + n0;
+  const int64_t ldb = g.ldb, k_end = g.k;
+  for (int64_t t = 0; t < g.taps; ++t) {
+    const float* a[MR];
+    FI_UNROLL for (int r = 0; r < MR; ++r) a[r] = g.a[t * g.a_tap + r0 + r] + g.a_offset;
+    for (int64_t k = 0; k < k_end; ++k, b += ldb) {
+      VF bv[NV];
+      FI_UNROLL for (int j = 0; j < NV; ++j) bv[j] = load(b + j * VF::W);
+      FI_UNROLL for (int r = 0; r < MR; ++r) {
+        const VF av = set1(a[r][k]);
+        FI_UNROLL for (int j = 0; j < NV; ++j) acc[r][j] = fma(av, bv[j], acc[r][j]);
+      }
+    }
+  }
+}
+
+template <int MR, int NV>
+FI_INLINE void gemm_add_residual(VF (&acc)[MR][NV], const GemmTile& g, int64_t r0, int64_t n0, int last) {
+  FI_UNROLL for (int r = 0; r < MR; ++r) {
+    const float* p = gemm_residual_row(g, r0 + r) + n0;
+    FI_UNROLL for (int j = 0; j < NV; ++j) acc[r][j] = acc[r][j] + gemm_load<NV>(p, j, last);
+  }
+}
+
+// The epilogue up to the activation, and the activation too if it is a clamp.
+template <int MR, int NV>
+FI_INLINE void gemm_finish(VF (&acc)[MR][NV], const GemmTile& g, int64_t r0, int64_t n0, int last) {
+  const Epilogue& e = g.epilogue;
+  const bool residual = g.residual || g.residual_rows;
+  if (e.scale != 1.f) {
+    const VF s = set1(e.scale);
+    FI_UNROLL for (int r = 0; r < MR; ++r) { FI_UNROLL for (int j = 0; j < NV; ++j) acc[r][j] = acc[r][j] * s; }
+  }
+  if (g.bias) {
+    FI_UNROLL for (int j = 0; j < NV; ++j) {
+      const VF b = gemm_load<NV>(g.bias + n0, j, last);
+      FI_UNROLL for (int r = 0; r < MR; ++r) acc[r][j] = acc[r][j] + b;
+    }
+  }
+  if (residual && !e.residual_after) gemm_add_residual<MR, NV>(acc, g, r0, n0, last);
+  if (e.activation == Activation::relu) {
+    FI_UNROLL for (int r = 0; r < MR; ++r) {
+      FI_UNROLL for (int j = 0; j < NV; ++j) acc[r][j] = max(zero(), acc[r][j]);
+    }
+  } else if (e.activation == Activation::clip) {
+    const VF lo = set1(e.alpha), hi = set1(e.beta);
+    FI_UNROLL for (int r = 0; r < MR; ++r) {
+      FI_UNROLL for (int j = 0; j < NV; ++j) acc[r][j] = clamp(acc[r][j], lo, hi);
+    }
+  }
+  if (residual && e.residual_after && is_clamp(e.activation)) gemm_add_residual<MR, NV>(acc, g, r0, n0, last);
+}
+
+// A register tile: MR rows from row r0, NV vectors from column n0, `last` lanes in the last vector.
+template <int MR, int NV>
+static void gemm_block(const GemmTile& g, int64_t r0, int64_t n0, int last) {
+  VF acc[MR][NV];
+  FI_UNROLL for (int r = 0; r < MR; ++r) { FI_UNROLL for (int j = 0; j < NV; ++j) acc[r][j] = zero(); }
+  if (g.accumulate) {
+    FI_UNROLL for (int r = 0; r < MR; ++r) {
+      FI_UNROLL for (int j = 0; j < NV; ++j) acc[r][j] = gemm_load<NV>(gemm_c_row(g, r0 + r) + n0, j, last);
+    }
+  }
+  gemm_sums<MR, NV>(acc, g, r0, n0);
+  if (!g.partial) {
+    gemm_finish<MR, NV>(acc, g, r0, n0, last);
+    if (!is_clamp(g.epilogue.activation)) {
+      float rows[MR][NV * VF::W];
+      FI_UNROLL for (int r = 0; r < MR; ++r) {
+        FI_UNROLL for (int j = 0; j < NV; ++j) store(rows[r] + j * VF::W, acc[r][j]);
+      }
+      const bool residual = (g.residual || g.residual_rows) && g.epilogue.residual_after;
+      for (int r = 0; r < MR; ++r)
+        activate_row(g.epilogue, rows[r], residual ? gemm_residual_row(g, r0 + r) + n0 : nullptr,
+                     gemm_c_row(g, r0 + r) + n0, (NV - 1) * VF::W + last);
+      return;
+    }
+  }
+  FI_UNROLL for (int r = 0; r < MR; ++r) {
+    float* c = gemm_c_row(g, r0 + r) + n0;
+    FI_UNROLL for (int j = 0; j < NV; ++j) gemm_store<NV>(c, acc[r][j], j, last);
+  }
+}
+
+// All rows of NV vectors: MR at a time, then the rest.
+template <int MR, int NV>
+FI_INLINE void gemm_rows(const GemmTile& g, int64_t r, int64_t n0, int last) {
+  for (; r + MR <= g.rows; r += MR) gemm_block<MR, NV>(g, r, n0, last);
+  if constexpr (MR > 1) gemm_rows<MR - 1, NV>(g, r, n0, last);
+}
+
+// All columns: MAX vectors at a time, then the rest.
+template <int MR, int MAX, int NV = MAX>
+FI_INLINE void gemm_columns(const GemmTile& g, int64_t n0) {
+  if constexpr (NV == MAX)
+    for (; g.cols - n0 > NV * VF::W; n0 += NV * VF::W) gemm_rows<MR, NV>(g, 0, n0, VF::W);
+  const int64_t left = g.cols - n0;
+  if (NV == 1 || left > (NV - 1) * VF::W) return gemm_rows<MR, NV>(g, 0, n0, static_cast<int>(left) - (NV - 1) * VF::W);
+  if constexpr (NV > 1) gemm_columns<MR, MAX, NV - 1>(g, n0);
+}
+
+FI_INLINE void gemm_pack(const float* b, int64_t stride_k, int64_t stride_n, int64_t k, int64_t cols, int64_t width,
+                         float* out) {
+  for (int64_t i = 0; i < k; ++i, out += width) {
+    const float* row = b + i * stride_k;
+    for (int64_t n = 0; n < cols; ++n) out[n] = row[n * stride_n];
+    for (int64_t n = cols; n < width; ++n) out[n] = 0;
+  }
+}
+
+}  // namespace fi::FI_ISA
