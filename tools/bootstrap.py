@@ -75,8 +75,10 @@ def main() -> None:
     if stamp.exists() and stamp.read_text() == digest:
         return
     print(f"bootstrap: installing into {venv} ({extras or 'core'})", flush=True)
-    python = make_venv(venv)
-    install(python, extras)
+    try:
+        install(make_venv(venv), extras)
+    except subprocess.CalledProcessError as error:
+        stop(f"failed, its message stands above: {' '.join(map(str, error.cmd))}")
     stamp.write_text(digest)
 
 

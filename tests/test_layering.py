@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Imports go one way (docs/architecture.md). A row names all that a layer may see besides itself."""
+
+import ast
+import re
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+PYTHON = {
+    "errors": set(),
+    "_core": {"errors"},
+    "program": {"_core", "errors"},
+    "passes": {"program", "_core", "errors"},
+    "frontend": {"passes", "errors"},
+    "quantize": {"passes", "frontend", "program", "_core", "errors"},
+    "api": {"frontend", "passes", "quantize", "program", "_core", "errors"},
+    "cuda": {"api", "program", "_core", "errors"},
+    "onnx_backend": {"api", "errors"},
+    "bench": {"api", "_core", "errors"},
+    "report": {"errors"},
+    "serve": {"api", "errors"},
+    "cli": {"serve", "bench", "report", "api", "_core", "errors"},
+}
+NATIVE = {
+    "csrc/base": set(),
+    "kernels": {"csrc/base"},
+    "csrc/ops": {"csrc/base", "kernels"},
+    "csrc/engine": {"csrc/base", "kernels", "csrc/ops"},
+    "csrc/python": {"csrc/base", "kernels", "csrc/ops", "csrc/engine"},
+}
+
+
+def python_edges():
+    package = ROOT / "src" / "fastinfer"
+    for path in sorted(package.rglob("*.py")):
+        layer = path.relative_to(package).parts[0].removesuffix(".py")
+        if layer in ("__init__", "__main__"):
+            continue  # the public surface, and the door to the command line
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.level:
+                base = ("fastinfer", *path.relative_to(package).parent.parts)[: None if node.level == 1 else 1 - node.level]
+                modules = [".".join([*base, *filter(None, [node.module])])]
+            elif isinstance(node, ast.ImportFrom):
+                modules = [node.module]
+            else:
+                modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            for module in modules:
+                if module == "fastinfer" and isinstance(node, ast.ImportFrom):
+                    yield from ((path, layer, alias.name) for alias in node.names)
+                elif module.startswith("fastinfer."):
+                    yield path, layer, module.split(".")[1]
+
+
+def native_edges():
+    layer_of = lambda name: name.split("/")[0] if name.startswith("kernels/") else "/".join(name.split("/")[:2])  # noqa: E731
+    for path in sorted([*ROOT.glob("csrc/**/*"), *ROOT.glob("kernels/**/*")]):
+        if path.suffix in (".h", ".cc", ".inc", ".cu"):
+            for target in re.findall(r'^\s*#\s*include\s+"([^"]+)"', path.read_text(), re.M):
+                name = path.relative_to(ROOT).as_posix()
+                yield path, layer_of(name), layer_of(target) if "/" in target else layer_of(name)
+
+
+def violations():
+    for edges, allowed in ((python_edges(), PYTHON), (native_edges(), NATIVE)):
+        for path, source, target in edges:
+            if source != target and target not in allowed.get(source, set()):
+                yield f"{path.relative_to(ROOT)}: {source} may not use {target}"
+
+
+def test_imports_go_one_way():
+    assert not list(violations())
+
+
+if __name__ == "__main__":
+    sys.exit("\n".join(violations()))
