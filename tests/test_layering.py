@@ -40,7 +40,9 @@ def python_edges():
             continue  # the public surface, and the door to the command line
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom) and node.level:
-                base = ("fastinfer", *path.relative_to(package).parent.parts)[: None if node.level == 1 else 1 - node.level]
+                base = ("fastinfer", *path.relative_to(package).parent.parts)[
+                    : None if node.level == 1 else 1 - node.level
+                ]
                 modules = [".".join([*base, *filter(None, [node.module])])]
             elif isinstance(node, ast.ImportFrom):
                 modules = [node.module]

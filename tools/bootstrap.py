@@ -27,8 +27,10 @@ def stop(message: str) -> None:
 
 
 def check_tools() -> None:
-    if sys.version_info < (3, 10):
-        stop(f"Python 3.10 or newer is needed, this is {sys.version.split()[0]} ({sys.executable}); try PYTHON=python3.11")
+    if sys.version_info < (3, 10):  # noqa: UP036 - the interpreter at hand may be older than the package allows
+        stop(
+            f"Python 3.10 or newer is needed, this is {sys.version.split()[0]} ({sys.executable}); try PYTHON=python3.11"
+        )
     if not any(shutil.which(name) for name in (os.environ.get("CXX") or "c++", "g++", "clang++")):
         stop("no C++ compiler: apt-get install g++ (a C++20 compiler, GCC 11 or clang 14 at least)")
     header = Path(sysconfig.get_path("include")) / "Python.h"
