@@ -70,7 +70,7 @@ def check_node(op, inputs, n_outputs=1, *, expected=None, rtol=1e-5, atol=1e-6, 
             want = np.asarray(want)
             assert got.dtype == want.dtype, f"{op} [{label}]: dtype {got.dtype}, expected {want.dtype}"
             assert got.shape == want.shape, f"{op} [{label}]: shape {got.shape}, expected {want.shape}"
-            if want.dtype.kind in "biu" or want.dtype == object:
+            if want.dtype.kind in "biuc" or want.dtype == object:
                 np.testing.assert_array_equal(got, want, err_msg=f"{op} [{label}]")
             else:
                 np.testing.assert_allclose(got.astype(np.float64), want.astype(np.float64), rtol=rtol, atol=atol,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Concat and Split. A piece along an outermost axis is one contiguous block; PlanContext has no alias with an offset, so
-// it is copied all the same.
+// Concat and Split. A piece along an outermost axis is one contiguous block; PlanContext has no alias with an offset,
+// so it is copied all the same.
 #include <algorithm>
 
 #include "csrc/ops/copy_step.h"
@@ -48,7 +48,7 @@ void plan_concat(PlanContext& ctx, const Node& node) {
 std::vector<int64_t> split_sizes(PlanContext& ctx, const Node& node, int64_t extent) {
   if (ctx.has_input(1)) return ctx.require_ints(1);
   const int64_t n = node.attributes.i("num_outputs", ctx.n_outputs());
-  check_model(n > 0, "num_outputs is ", n, ", needed: at least 1");
+  check_model(n > 0 && n <= 65536, "num_outputs is ", n, ", needed: 1 to 65536");
   check(node.attributes.has("num_outputs") || extent % n == 0, "cannot split an extent of ", extent, " in ", n,
         " equal pieces");
   const int64_t size = (extent + n - 1) / n;
@@ -71,7 +71,8 @@ void plan_split(PlanContext& ctx, const Node& node) {
     sum += s;
   }
   check(sum == in[cut.axis], "split sizes add up to ", sum, ", the extent is ", in[cut.axis]);
-  check(static_cast<int>(sizes.size()) >= ctx.n_outputs(), sizes.size(), " split sizes for ", ctx.n_outputs(), " outputs");
+  check(static_cast<int>(sizes.size()) >= ctx.n_outputs(), sizes.size(), " split sizes for ", ctx.n_outputs(),
+        " outputs");
   if (sizes.size() == 1) return ctx.alias(0, 0, t, in);
   int64_t at = 0;
   for (int i = 0; i < ctx.n_outputs(); ++i) {

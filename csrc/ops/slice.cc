@@ -10,7 +10,8 @@ struct AxisSlice {
   int64_t start = 0, step = 1, count = 0;
 };
 
-// Numpy's rule: negative positions count from the end, then everything is clamped to what the step can reach.
+// Negative positions count from the end, then everything is clamped to what the step can reach; as the specification
+// has it, the start of a negative step is clamped to 0 (numpy would find nothing there).
 AxisSlice slice_axis(int64_t extent, int64_t start, int64_t end, int64_t step) {
   check(step != 0, "slice step is 0");
   if (extent == 0) return {};
@@ -43,8 +44,8 @@ void plan_slice(PlanContext& ctx, const Node&) {
   const std::vector<int> axes = slice_axes(ctx, starts.size(), in.rank());
   const std::vector<int64_t> steps = ctx.has_input(4) ? ctx.require_ints(4) : std::vector<int64_t>(starts.size(), 1);
   check(ends.size() == starts.size() && axes.size() == starts.size() && steps.size() == starts.size(),
-        "starts, ends, axes and steps have ", starts.size(), ", ", ends.size(), ", ", axes.size(), " and ", steps.size(),
-        " entries");
+        "starts, ends, axes and steps have ", starts.size(), ", ", ends.size(), ", ", axes.size(), " and ",
+        steps.size(), " entries");
   AxisSlice slices[kMaxRank];
   for (int k = 0; k < in.rank(); ++k) slices[k].count = in[k];
   bool seen[kMaxRank] = {};
