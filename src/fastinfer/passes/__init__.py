@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Graph rewriting: `PIPELINE` is the list of passes, `run_pipeline` applies it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import onnx_ir as ir
+
+from . import pattern
+from .eliminate_common_subexpressions import eliminate_common_subexpressions
+from .eliminate_dead_code import eliminate_dead_code
+from .eliminate_identity import eliminate_identity
+from .fold_constants import fold_constants
+from .simplify_shapes import simplify_shapes
+
+Pass = Callable[[ir.Model], bool]
+
+PIPELINE: list[Pass] = [
+    eliminate_dead_code,
+    fold_constants,
+    eliminate_identity,
+    eliminate_common_subexpressions,
+    simplify_shapes,
+    eliminate_identity,
+    fold_constants,
+    eliminate_dead_code,
+]
+
+
+def run_pipeline(
+    model: ir.Model, *, verify: bool = False, sample_inputs: Mapping[str, np.ndarray] | None = None
+) -> ir.Model:
+    """Rewrites `model` (opset 26, in place) into standard and `fastinfer` operators; graph inputs and outputs keep their names.
+
+    verify: check the graph after every pass, and with sample_inputs also its results.
+
+    Raises:
+        verify.VerificationError: a pass broke the graph; the message names the pass and those before it.
+    """
+    if verify:
+        return _run_verified(model, sample_inputs)
+    for step in PIPELINE:
+        step(model)
+    return _finish(model)
+
+
+def _finish(model: ir.Model) -> ir.Model:
+    if any(node.domain == pattern.DOMAIN for node in model.graph.all_nodes()):
+        model.graph.opset_imports[pattern.DOMAIN] = 1
+    pattern.make_names_unique(model)
+    return model
+
+
+def _run_verified(model: ir.Model, sample_inputs: Mapping[str, np.ndarray] | None) -> ir.Model:
+    from . import verify
+
+    expected = None if sample_inputs is None else verify.run_reference(model, sample_inputs)
+    done: list[str] = []
+    for step in PIPELINE:
+        try:
+            step(model)
+            verify.check_structure(model)
+            if expected is not None and sample_inputs is not None:
+                verify.check_results(expected, verify.run_reference(model, sample_inputs))
+        except Exception as e:
+            raise verify.VerificationError(f"after pass {step.__name__} (done before: {', '.join(done)}): {e}") from e
+        done.append(step.__name__)
+    return _finish(model)

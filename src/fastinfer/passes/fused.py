@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the operators of the domain `fastinfer` mean: one function body in standard ONNX operators per node.
+
+Bodies depend on attributes, on which inputs are present and on ranks, so each distinct form gets a function of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import onnx_ir as ir
+
+from . import pointwise_ops
+from .body import OPSET, Body, activate, channels_first, channels_last, finish
+from .pattern import DOMAIN
+
+Build = Callable[[Body], Sequence[ir.Value]]
+
+
+def _conv(b: Body) -> Sequence[ir.Value]:
+    x, r, last, rank = b.operand(0), b.input(3), b.attr("channels_last", 0), b.rank(1)
+    if last:
+        x = channels_first(b, x, rank)
+    kept = {k: b.attr(k) for k in ("dilations", "group", "kernel_shape", "pads", "strides", "auto_pad")}
+    y = b.op("Conv", x, b.operand(1), b.input(2), **kept)
+    return [finish(b, channels_last(b, y, rank) if last else y, r)]
+
+
+def _conv_transpose(b: Body) -> Sequence[ir.Value]:
+    x, last, rank = b.operand(0), b.attr("channels_last", 0), b.rank(1)
+    if last:
+        x = channels_first(b, x, rank)
+    names = ("dilations", "group", "kernel_shape", "pads", "strides", "auto_pad", "output_padding", "output_shape")
+    y = b.op("ConvTranspose", x, b.operand(1), b.input(2), **{k: b.attr(k) for k in names})
+    return [activate(b, channels_last(b, y, rank) if last else y)]
+
+
+def _spatial(b: Body) -> Sequence[ir.Value]:
+    """A standard operator on channels-last data."""
+    rank, last = b.rank(0), b.attr("channels_last", 0)
+    x = channels_first(b, b.operand(0), rank) if last else b.operand(0)
+    kept = {k: v for k, v in b.node.attributes.items() if k != "channels_last"}
+    rest = [b.input(i) for i in range(1, len(b.inputs))]
+    ys = b.ops(b.node.op_type, len(b.node.outputs), x, *rest, **kept)
+    return [channels_last(b, y, rank) if last else y for y in ys]
+
+
+def _swap(b: Body, x: ir.Value, rank: int) -> ir.Value:
+    return b.transpose(x, [*range(rank - 2), rank - 1, rank - 2])
+
+
+def _matmul(b: Body) -> Sequence[ir.Value]:
+    a = _swap(b, b.operand(0), b.rank(0)) if b.attr("transA", 0) else b.operand(0)
+    w = _swap(b, b.operand(1), b.rank(1)) if b.attr("transB", 0) else b.operand(1)
+    y = b.op("MatMul", a, w)
+    alpha = b.attr("alpha", 1.0)
+    if alpha != 1.0:
+        y = b.op("Mul", y, b.const(alpha))
+    bias = b.input(2)
+    if bias is not None:
+        y = b.op("Add", y, bias)
+    return [finish(b, y, b.input(3))]
+
+
+def _skip_layer_norm(b: Body) -> Sequence[ir.Value]:
+    total = b.op("Add", b.operand(0), b.operand(1))
+    extra = b.input(4)
+    if extra is not None:
+        total = b.op("Add", total, extra)
+    y = b.op("LayerNormalization", total, b.operand(2), b.input(3), axis=-1, epsilon=b.attr("epsilon", 1e-5))
+    return [y, total][: len(b.node.outputs)]
+
+
+def _skip_rms_norm(b: Body) -> Sequence[ir.Value]:
+    total = b.op("Add", b.operand(0), b.operand(1))
+    extra = b.input(3)
+    if extra is not None:
+        total = b.op("Add", total, extra)
+    y = b.op("RMSNormalization", total, b.operand(2), axis=-1, epsilon=b.attr("epsilon", 1e-5))
+    return [y, total][: len(b.node.outputs)]
+
+
+def _to_bnsh(b: Body, x: ir.Value, layout: str) -> ir.Value:
+    if layout == "BNSH":
+        return x
+    return b.transpose(x, [0, 2, 1, 3] if layout == "BSNH" else [0, 1, 3, 2])
+
+
+def _attention(b: Body) -> Sequence[ir.Value]:
+    q = _to_bnsh(b, b.operand(0), b.attr("q_layout", "BNSH"))
+    k = _to_bnsh(b, b.operand(1), b.attr("k_layout", "BNSH"))
+    v = _to_bnsh(b, b.operand(2), b.attr("v_layout", "BNSH"))
+    k, v = _repeat_heads(b, q, k), _repeat_heads(b, q, v)
+    scores = b.op("Mul", b.op("MatMul", q, b.transpose(k, [0, 1, 3, 2])), b.const(b.attr("scale", 1.0)))
+    mask = b.input(3)
+    if mask is not None:
+        is_bool = b.node.inputs[3].dtype == ir.DataType.BOOL  # type: ignore[union-attr]
+        scores = b.op("Where", mask, scores, b.const(-float("inf"))) if is_bool else b.op("Add", scores, mask)
+    if b.attr("causal", 0):
+        scores = b.op("Where", _causal(b, scores), scores, b.const(-float("inf")))
+    y = b.op("MatMul", b.op("Softmax", scores, axis=-1), v)
+    return [y if b.attr("o_layout", "BNSH") == "BNSH" else b.transpose(y, [0, 2, 1, 3])]
+
+
+def _repeat_heads(b: Body, q: ir.Value, x: ir.Value) -> ir.Value:
+    """[B,Nkv,S,H] → [B,N,S,H]: each key head serves N/Nkv consecutive query heads."""
+    heads, given = b.op("Shape", q, start=1, end=2), b.op("Shape", x, start=1, end=2)
+    group = b.op("Div", heads, given)
+    rest = b.op("Shape", x, start=2, end=4)
+    one = b.ints(1)
+    wide = b.op("Expand", b.op("Unsqueeze", x, b.ints(2)), b.op("Concat", one, one, group, one, one, axis=0))
+    return b.op("Reshape", wide, b.op("Concat", b.op("Shape", x, start=0, end=1), heads, rest, axis=0), allowzero=1)
+
+
+def _causal(b: Body, scores: ir.Value) -> ir.Value:
+    """[Sq,Sk]: key ≤ query + Sk − Sq"""
+    zero, one = b.const(0, "int64"), b.const(1, "int64")
+    rows = b.op("Squeeze", b.op("Shape", scores, start=2, end=3))
+    columns = b.op("Squeeze", b.op("Shape", scores, start=3, end=4))
+    query = b.op("Unsqueeze", b.op("Range", zero, rows, one), b.ints(1))
+    return b.op("LessOrEqual", b.op("Range", zero, columns, one), b.op("Add", query, b.op("Sub", columns, rows)))
+
+
+SPATIAL = ["MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "Resize", "InstanceNormalization", "GroupNormalization", "DepthToSpace", "SpaceToDepth", "LpPool"]
+BODIES: dict[str, Build] = {
+    "Conv": _conv,
+    "ConvTranspose": _conv_transpose,
+    "MatMul": _matmul,
+    "SkipLayerNorm": _skip_layer_norm,
+    "SkipRMSNorm": _skip_rms_norm,
+    "Attention": _attention,
+    "Pointwise": pointwise_ops.body,
+    **{op: _spatial for op in SPATIAL},
+}
+
+
+def body(node: ir.Node, name: str | None = None) -> ir.Function:
+    """The meaning of one fastinfer node as an ONNX function with the node's inputs and outputs.
+
+    Raises:
+        KeyError: the operator is not one of the domain.
+        ValueError: a needed input or rank is missing.
+    """
+    b = Body(node)
+    return b.function(*BODIES[node.op_type](b), name=name or node.op_type, domain=DOMAIN)
+
+
+def to_standard(model: ir.Model) -> ir.Model:
+    """A copy of `model` that any ONNX runtime can execute: fastinfer nodes call functions attached to the copy.
+
+    onnx.reference looks functions up without their overload, so each form has a name of its own (`Conv_0`, ...).
+    """
+    copy = model.clone()
+    originals = [n for n in model.graph.all_nodes() if n.domain == DOMAIN]
+    forms: dict[str, ir.Function] = {}
+    for original, node in zip(originals, [n for n in copy.graph.all_nodes() if n.domain == DOMAIN]):
+        key = _form(original)
+        if key not in forms:
+            function = body(original, f"{original.op_type}_{len(forms)}")
+            forms[key] = function
+            copy.functions[function.identifier()] = function
+        node.op_type = forms[key].name
+        for name, attribute in list(node.attributes.items()):
+            node.metadata_props[name] = str(attribute.value)
+            node.attributes.pop(name)
+    copy.graph.opset_imports[DOMAIN] = 1
+    copy.graph.opset_imports.setdefault("", OPSET)
+    copy.ir_version = max(copy.ir_version, 10)
+    return copy
+
+
+def _form(node: ir.Node) -> str:
+    inputs = [None if v is None else (v.dtype, None if v.shape is None else len(v.shape)) for v in node.inputs]
+    attributes = sorted((name, str(a.value)) for name, a in node.attributes.items())
+    return repr((node.op_type, inputs, len(node.outputs), attributes))
