@@ -121,7 +121,8 @@ def _causal(b: Body, scores: ir.Value) -> ir.Value:
     return b.op("LessOrEqual", b.op("Range", zero, columns, one), b.op("Add", query, b.op("Sub", columns, rows)))
 
 
-SPATIAL = ["MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "Resize", "InstanceNormalization", "GroupNormalization", "DepthToSpace", "SpaceToDepth", "LpPool"]
+SPATIAL = """MaxPool AveragePool GlobalAveragePool GlobalMaxPool Resize InstanceNormalization GroupNormalization
+    DepthToSpace SpaceToDepth LpPool""".split()
 BODIES: dict[str, Build] = {
     "Conv": _conv,
     "ConvTranspose": _conv_transpose,

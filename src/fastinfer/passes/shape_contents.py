@@ -29,7 +29,8 @@ def set_content(s: Shapes, node: ir.Node) -> None:
 
 
 _FOLLOWED = set(
-    ["Shape", "Size", "Gather", "Concat", "Unsqueeze", "Squeeze", "Reshape", "Identity", "Cast", "Slice", "Add", "Sub", "Mul", "Div", "Min", "Max", "Where", "Equal", "Not", "ConstantOfShape", "ReduceProd", "Expand", "Neg", "Mod", "Split", "Constant", "Greater", "Less"]
+    """Shape Size Gather Concat Unsqueeze Squeeze Reshape Identity Cast Slice Add Sub Mul Div Min Max Where Equal
+    Not ConstantOfShape ReduceProd Expand Neg Mod Split Constant Greater Less""".split()
 )
 _ARITHMETIC = {"Add": D.add, "Sub": D.sub, "Mul": D.mul, "Min": D.minimum, "Max": D.maximum}
 

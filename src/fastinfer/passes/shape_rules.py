@@ -20,26 +20,44 @@ Rule = Callable[["Shapes", ir.Node], Result]
 MAX_CONTENT = 64  # elements of an integer tensor that are followed symbolically
 RULES: dict[tuple[str, str], Rule] = {}
 
-SAME_SHAPE = ["Abs", "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Cast", "CastLike", "Ceil", "Celu", "Clip", "Cos", "Cosh", "CumSum", "DequantizeLinear", "Dropout", "Elu", "Erf", "Exp", "Floor", "Gelu", "HardSigmoid", "HardSwish", "Hardmax", "Identity", "IsInf", "IsNaN", "LeakyRelu", "Log", "LogSoftmax", "LpNormalization", "LRN", "MeanVarianceNormalization", "Mish", "Neg", "Not", "PRelu", "QuantizeLinear", "Reciprocal", "Relu", "Round", "ScatterElements", "ScatterND", "Scatter", "Selu", "Shrink", "Sigmoid", "Sign", "Sin", "Sinh", "Softmax", "Softplus", "Softsign", "Sqrt", "Swish", "Tan", "Tanh", "ThresholdedRelu", "Trilu", "BatchNormalization", "InstanceNormalization", "GroupNormalization", "LayerNormalization", "RMSNormalization", "BitwiseNot", "CumProd", "Bernoulli", "RandomNormalLike", "RandomUniformLike", "EyeLike", "RotaryEmbedding", "ReverseSequence", "TensorScatter"]
-BROADCAST = ["Add", "Sub", "Mul", "Div", "Pow", "Mod", "Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual", "And", "Or", "Xor", "BitShift", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "Max", "Min", "Sum", "Mean", "Where"]
-BOOLEAN = set(["Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual", "And", "Or", "Xor", "Not", "IsNaN", "IsInf"])
+SAME_SHAPE = """Abs Acos Acosh Asin Asinh Atan Atanh Cast CastLike Ceil Celu Clip Cos Cosh CumSum DequantizeLinear Dropout
+    Elu Erf Exp Floor Gelu HardSigmoid HardSwish Hardmax Identity IsInf IsNaN LeakyRelu Log LogSoftmax
+    LpNormalization LRN MeanVarianceNormalization Mish Neg Not PRelu QuantizeLinear Reciprocal Relu Round
+    ScatterElements ScatterND Scatter Selu Shrink Sigmoid Sign Sin Sinh Softmax Softplus Softsign Sqrt Swish Tan
+    Tanh ThresholdedRelu Trilu BatchNormalization InstanceNormalization GroupNormalization LayerNormalization
+    RMSNormalization BitwiseNot CumProd Bernoulli RandomNormalLike RandomUniformLike EyeLike RotaryEmbedding
+    ReverseSequence TensorScatter""".split()
+BROADCAST = """Add Sub Mul Div Pow Mod Equal Less LessOrEqual Greater GreaterOrEqual And Or Xor BitShift BitwiseAnd
+    BitwiseOr BitwiseXor Max Min Sum Mean Where""".split()
+BOOLEAN = set("""Equal Less LessOrEqual Greater GreaterOrEqual And Or Xor Not IsNaN IsInf""".split())
 INT64 = set(["Shape", "Size", "ArgMax", "ArgMin", "NonZero", "NonMaxSuppression"])
 FIRST_DTYPE = (
     set(SAME_SHAPE)
     | set(BROADCAST)
     | set(
-        ["MatMul", "Gemm", "Conv", "ConvTranspose", "MaxPool", "AveragePool", "LpPool", "GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool", "ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceSumSquare", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Concat", "Split", "Slice", "Pad", "Expand", "Tile", "Gather", "GatherElements", "GatherND", "Resize", "DepthToSpace", "SpaceToDepth", "TopK", "LSTM", "GRU", "RNN", "Attention", "Einsum", "Range", "Compress", "GridSample", "RoiAlign", "Col2Im", "Det", "MaxRoiPool", "Upsample"]
+        """MatMul Gemm Conv ConvTranspose MaxPool AveragePool LpPool GlobalAveragePool GlobalMaxPool GlobalLpPool
+    ReduceMean ReduceSum ReduceMax ReduceMin ReduceProd ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp
+    ReduceSumSquare Reshape Flatten Squeeze Unsqueeze Transpose Concat Split Slice Pad Expand Tile Gather
+    GatherElements GatherND Resize DepthToSpace SpaceToDepth TopK LSTM GRU RNN Attention Einsum Range Compress
+    GridSample RoiAlign Col2Im Det MaxRoiPool Upsample""".split()
     )
 )
 
 
-def shape_rule(*ops: str, domain: str = "") -> Callable[[Rule], Rule]:
-    def register(rule: Rule) -> Rule:
-        for op in ops:
-            RULES[(domain, op)] = rule
-        return rule
+def registrar(table: dict[tuple[str, str], Rule]) -> Callable[..., Callable[[Rule], Rule]]:
+    """The decorator @shape_rule(op..., domain="") that enters a rule into `table`."""
 
-    return register
+    def shape_rule(*ops: str, domain: str = "") -> Callable[[Rule], Rule]:
+        def register(rule: Rule) -> Rule:
+            table.update({(domain, op): rule for op in ops})
+            return rule
+
+        return register
+
+    return shape_rule
+
+
+shape_rule = registrar(RULES)
 
 
 def set_dtypes(node: ir.Node) -> None:

@@ -11,12 +11,16 @@ import onnx_ir as ir
 from . import dims as D
 from . import pattern as P
 from .dims import Dim, Dims
-from .shape_rules import Result, attribute_or_input, shape_rule
+from .shape_rules import Result, Rule, attribute_or_input, registrar
 
 if TYPE_CHECKING:
     from .shapes import Shapes
 
-REDUCTIONS = ["ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceSumSquare"]
+RULES: dict[tuple[str, str], Rule] = {}
+shape_rule = registrar(RULES)
+
+REDUCTIONS = """ReduceMean ReduceSum ReduceMax ReduceMin ReduceProd ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp
+    ReduceSumSquare""".split()
 
 
 @shape_rule(*REDUCTIONS)

@@ -18,7 +18,7 @@ from . import pattern as P
 from . import shape_contents, shape_rules, shape_rules_data
 from .dims import Dim, Dims
 
-RULES = shape_rules_data.RULES
+RULES = {**shape_rules.RULES, **shape_rules_data.RULES}
 
 
 class Shapes:

@@ -53,7 +53,7 @@ def _check_graph(graph: ir.Graph, outer: set[ir.Value], names: set[str]) -> None
                 raise VerificationError(
                     f"{node.op_type} '{node.name}': input {i} '{value.name}' is used before it is made"
                 )
-            if (node, i) not in value._uses:  # noqa: SLF001
+            if (node, i) not in value._uses:
                 raise VerificationError(f"{node.op_type} '{node.name}': input {i} '{value.name}' does not list its use")
         for attribute in node.attributes.values():
             for nested in P.nested_graphs(attribute):
