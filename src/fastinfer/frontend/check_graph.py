@@ -12,6 +12,8 @@ import onnx_ir as ir
 from fastinfer.errors import ModelError, UnsupportedError
 
 MIN_OPSET, MAX_OPSET = 7, 26
+# Operators of older models are taken in this opset's form, for which there are rules.
+OLDEST_FORM = 6
 # Domains whose operators are known by name rather than by an ONNX schema.
 OPEN_DOMAINS = {"com.microsoft", "fastinfer"}
 _Kind = onnx.defs.OpSchema.FormalParameterOption
@@ -37,7 +39,7 @@ def subgraphs(node: ir.Node) -> Iterator[ir.Graph]:
 
 def check_opset(opsets: dict[str, int]) -> None:
     version = opsets.get("")
-    if version is not None and not MIN_OPSET <= version <= MAX_OPSET:
+    if version is not None and not 1 <= version <= MAX_OPSET:
         raise UnsupportedError(f"the model is of ONNX opset {version}, fastinfer runs {MIN_OPSET} to {MAX_OPSET}")
 
 
@@ -133,6 +135,12 @@ def _check_node(node: ir.Node, opsets: dict[str, int]) -> None:
             f"{where(node)}: no such operator in opset {version} of '{node.domain or 'ai.onnx'}', "
             "and the model defines no function of that name"
         )
+    if node.domain == "" and version < OLDEST_FORM:
+        newer = schema_of(node.op_type, OLDEST_FORM, "")
+        if newer is None or newer.since_version > schema.since_version:
+            raise UnsupportedError(
+                f"{where(node)}: the model is of ONNX opset {version}, fastinfer runs {MIN_OPSET} to {MAX_OPSET}"
+            )
     _check_count(node, "inputs", len(node.inputs), schema.min_input, schema.max_input)
     _check_count(node, "outputs", len(node.outputs), schema.min_output, schema.max_output)
     for i, formal in enumerate(schema.inputs):

@@ -15,8 +15,9 @@ from fastinfer.frontend.upgrade import upgrade_graph
 
 # Bodies may call other functions (SoftmaxCrossEntropyLoss → NegativeLogLikelihoodLoss); the deepest chain is 3.
 MAX_ROUNDS = 5
-# Its body attribute is a graph, which only the expansion (a Loop) can run.
-ALWAYS = {"SequenceMap"}
+# Their attributes are graphs, which only the expansion can run.
+ALWAYS = {"SequenceMap", "FlexAttention"}
+_VERSIONS = {"": MAX_OPSET, "ai.onnx.preview": 1}
 _DOMAIN = "fastinfer.expanded"
 
 
@@ -45,7 +46,7 @@ def _core_ops() -> set[str] | None:
 
 
 def _schema(node: ir.Node) -> onnx.defs.OpSchema | None:
-    return schema_of(node.op_type, MAX_OPSET, "") if node.domain == "" else None
+    return schema_of(node.op_type, _VERSIONS[node.domain], node.domain) if node.domain in _VERSIONS else None
 
 
 def _candidate(node: ir.Node, known: set[str] | None) -> bool:
@@ -72,7 +73,7 @@ def _body(node: ir.Node) -> ir.Function | None:
         data = schema.get_function_with_opset_version(max(versions)) if versions else b""
     else:
         types = [_type_bytes(value) for value in node.inputs]
-        versions = [v for v in schema.context_dependent_function_opset_versions if v <= MAX_OPSET]
+        versions = [v for v in schema.context_dependent_function_opset_versions if v <= _VERSIONS[node.domain]]
         if None in types or not versions:
             return None
         proto = ir.serde.serialize_node(node).SerializeToString()

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Any model of opset 7 to 26 → the same model in opset 26's form. Opset differences are settled here, once.
 
+Models of opset 6, and older ones whose operators did not change up to it, come along.
 UPGRADES maps an operator to its steps, oldest first: (below, rule) runs on nodes written for an opset < below and
 leaves the node in the form of opset `below` (or replaces it). What changed its signature without changing the meaning
 of old nodes stands in UNCHANGED_MEANING with the reason; a test holds both lists against ONNX's changelog.
@@ -12,7 +13,10 @@ from collections.abc import Callable
 
 import onnx_ir as ir
 
-from fastinfer.frontend import upgrade_misc as misc, upgrade_nn as nn, upgrade_shape as shape
+from fastinfer.frontend import upgrade_legacy as legacy
+from fastinfer.frontend import upgrade_misc as misc
+from fastinfer.frontend import upgrade_nn as nn
+from fastinfer.frontend import upgrade_shape as shape
 from fastinfer.frontend.check_graph import MAX_OPSET, subgraphs
 from fastinfer.frontend.edit import Edit
 from fastinfer.frontend.infer import infer_shapes
@@ -21,16 +25,24 @@ Rule = Callable[[Edit], None]
 
 _REDUCTIONS_18 = ("L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "SumSquare")
 
+_BROADCASTING_7 = ("Add", "And", "Div", "Equal", "Greater", "Less", "Mul", "Or", "Pow", "Sub", "Xor")
+
 UPGRADES: dict[str, list[tuple[int, Rule]]] = {
-    "BatchNormalization": [(9, nn.batch_norm_spatial), (14, nn.batch_norm_outputs)],
+    **{op: [(7, legacy.broadcast_axis)] for op in _BROADCASTING_7},
+    "BatchNormalization": [(7, legacy.drop_test_mode), (9, nn.batch_norm_spatial), (14, nn.batch_norm_outputs)],
     "Clip": [(11, misc.clip_bounds)],
     "DFT": [(20, misc.dft_axis)],
-    "Dropout": [(12, nn.dropout)],
+    "Dropout": [(7, legacy.drop_test_mode), (12, nn.dropout)],
+    "GRU": [(7, legacy.drop_output_sequence)],
+    "Gemm": [(7, legacy.drop_broadcast)],
     "GridSample": [(20, nn.grid_sample_modes)],
     "GroupNormalization": [(21, nn.group_norm_scale)],
     "Hardmax": [(13, nn.softmax_axis)],
+    "LSTM": [(7, legacy.drop_output_sequence)],
     "LogSoftmax": [(13, nn.softmax_axis)],
+    "PRelu": [(7, legacy.prelu_slope)],
     "Pad": [(11, shape.pad_inputs)],
+    "RNN": [(7, legacy.drop_output_sequence)],
     **{f"Reduce{kind}": [(18, shape.axes_to_input)] for kind in _REDUCTIONS_18},
     "ReduceSum": [(13, shape.axes_to_input)],
     "Resize": [(11, nn.resize_10), (13, nn.resize_empty_inputs), (19, nn.resize_tf_half_pixel)],
@@ -43,13 +55,14 @@ UPGRADES: dict[str, list[tuple[int, Rule]]] = {
     "Squeeze": [(13, shape.axes_to_input)],
     "TopK": [(10, misc.topk_input)],
     "Unsqueeze": [(13, shape.axes_to_input)],
-    "Upsample": [(9, nn.upsample_scales), (MAX_OPSET + 1, nn.upsample_to_resize)],
+    "Upsample": [(7, legacy.upsample_height_width), (9, nn.upsample_scales), (MAX_OPSET + 1, nn.upsample_to_resize)],
 }
 
 _DEFAULT_IS_OLD = "the new attribute's default is the old behaviour"
 _INPUT_OPTIONAL = "an input became optional; old nodes have it"
 _NEW_INPUT = "a new optional input; old nodes leave it out"
 
+# Operators, or steps of them beyond the last rule in UPGRADES, whose changes leave the meaning of old nodes alone.
 UNCHANGED_MEANING: dict[str, str] = {
     "ArgMax": _DEFAULT_IS_OLD,
     "ArgMin": _DEFAULT_IS_OLD,
@@ -76,7 +89,7 @@ UNCHANGED_MEANING: dict[str, str] = {
 }
 
 # Rules that write a shorter graph when they know the rank of their input.
-_WANT_RANK = {"Hardmax", "LogSoftmax", "Softmax", "BatchNormalization", "Clip"}
+_WANT_RANK = {"Hardmax", "LogSoftmax", "Softmax", "BatchNormalization", "Clip", "PRelu", *_BROADCASTING_7}
 
 
 def upgrade_model(model: ir.Model) -> None:
@@ -110,4 +123,4 @@ def upgrade_node(node: ir.Node, version: int) -> None:
 def _wants_rank(node: ir.Node, version: int) -> bool:
     if node.domain != "" or node.op_type not in _WANT_RANK or node.inputs[0].shape is not None:
         return False
-    return version < UPGRADES[node.op_type][0][0]
+    return version < UPGRADES[node.op_type][-1][0]
