@@ -69,7 +69,7 @@ def to_numpy(value: Any) -> tuple[Any, bool]:
     if hasattr(value, "__dlpack__"):
         return np.from_dlpack(value), False
     if isinstance(value, list | tuple):
-        if any(isinstance(v, np.ndarray) or v is None for v in value):
+        if not value or any(isinstance(v, np.ndarray) or v is None for v in value):
             return list(value), False
         return np.asarray(value), False
     if hasattr(value, "__array__"):
