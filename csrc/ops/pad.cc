@@ -9,6 +9,7 @@ namespace fi {
 namespace {
 
 constexpr int64_t kFar = int64_t{1} << 48;
+alignas(16) constexpr char kZero[16] = {};
 
 struct Pads {
   int64_t begin[kMaxRank] = {}, end[kMaxRank] = {};
@@ -59,14 +60,16 @@ void add_fill(PlanContext& ctx, const Shape& out, const int64_t* lo, const int64
   add_copy(ctx, copy, value, y.plus(first));
 }
 
+Operand pad_value(PlanContext& ctx) {
+  if (!ctx.has_input(2)) return ctx.address(kZero);
+  check(ctx.input(2).elements() == 1 && ctx.dtype(2) == ctx.dtype(0), "constant_value is ", ctx.input(2),
+        ", needed: one element of the data's type");
+  return ctx.in(2);
+}
+
 // The output is cut into the copied box and, axis by axis, the two slabs around it: every byte is written once.
-void plan_constant(PlanContext& ctx, const Shape& in, const Shape& out, const Pads& pads, int64_t unit, Operand y) {
-  alignas(16) static const char kZero[16] = {};
-  if (ctx.has_input(2)) {
-    check(ctx.input(2).elements() == 1 && ctx.dtype(2) == ctx.dtype(0), "constant_value is ", ctx.input(2),
-          ", needed: one element of the data's type");
-  }
-  const Operand value = ctx.has_input(2) ? ctx.in(2) : ctx.address(kZero);
+void plan_constant(PlanContext& ctx, const Shape& in, const Shape& out, const Pads& pads, int64_t unit, Operand value,
+                   Operand y) {
   int64_t lo[kMaxRank] = {}, hi[kMaxRank], box_lo[kMaxRank], box_hi[kMaxRank];
   for (int k = 0; k < out.rank(); ++k) {
     hi[k] = out[k];
@@ -131,7 +134,7 @@ void plan_pad(PlanContext& ctx, const Node& node) {
   if (none) return ctx.alias(0, 0, t, out);
   const Operand y = ctx.output(0, t, out);
   if (mode == "constant") {
-    if (out.elements() > 0) plan_constant(ctx, in, out, pads, unit, y);
+    if (out.elements() > 0) plan_constant(ctx, in, out, pads, unit, pad_value(ctx), y);
     return;
   }
   check_model(mode == "reflect" || mode == "edge" || mode == "wrap", "pad mode '", mode,
@@ -143,8 +146,29 @@ void plan_pad(PlanContext& ctx, const Node& node) {
               in, out, pads, unit, y);
 }
 
+// Crops or pads with zeros, half on each side; the odd element goes to the end.
+void plan_center_crop_pad(PlanContext& ctx, const Node& node) {
+  const Shape in = ctx.shape(0);
+  const DType t = ctx.dtype(0);
+  const std::vector<int64_t> target = ctx.require_ints(1);
+  std::vector<int64_t> axes = node.attributes.ints("axes");
+  for (int k = 0; !node.attributes.has("axes") && k < in.rank(); ++k) axes.push_back(k);
+  check(axes.size() == target.size(), target.size(), " extents for ", axes.size(), " axes");
+  Pads pads;
+  for (size_t i = 0; i < axes.size(); ++i) {
+    const int a = normalize_axis(axes[i], in.rank());
+    check(target[i] >= 0 && target[i] <= kFar, "extent ", target[i], " for axis ", axes[i]);
+    pads.begin[a] = (target[i] - in[a]) / 2;
+    pads.end[a] = target[i] - in[a] - pads.begin[a];
+  }
+  const Shape out = padded(in, pads);
+  const Operand y = ctx.output(0, t, out);
+  if (out.elements() > 0) plan_constant(ctx, in, out, pads, static_cast<int64_t>(size_of(t)), ctx.address(kZero), y);
+}
+
 }  // namespace
 
+std::unique_ptr<Op> make_center_crop_pad(BuildContext& c) { return make_plain<plan_center_crop_pad>(c); }
 std::unique_ptr<Op> make_pad(BuildContext& c) { return make_plain<plan_pad>(c); }
 
 }  // namespace fi
