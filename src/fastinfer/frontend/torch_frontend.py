@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: Apache-2.0
+"""torch.nn.Module | ExportedProgram → onnx_ir.Model of opset 26, in memory, through torch's own exporter.
+
+Ways of capturing are tried in the order of WAYS; the first that exports wins. What the last one gives up (dynamic axes)
+is said by a warning.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import onnx_ir as ir
+import torch
+from torch.export import ExportedProgram
+from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
+from torch.utils import _pytree as pytree
+
+from fastinfer.errors import InputError, UnsupportedError
+from fastinfer.frontend.onnx_loader import load
+from fastinfer.frontend.torch_examples import widen_examples
+from fastinfer.frontend.torch_translations import adapted_modules, translation_table
+
+# torch's exporter is complete for this opset; newer forms are made by our own upgrade.
+EXPORT_OPSET = 18
+
+
+@dataclass
+class TorchImport:
+    """model: the graph; input_names: its inputs in the order of the module's call;
+    rebuild: the list of the model's outputs → what the module would have returned."""
+
+    model: ir.Model
+    input_names: list[str]
+    rebuild: Callable[[list], Any]
+
+
+def from_torch(
+    source: torch.nn.Module | ExportedProgram, example_inputs: tuple | dict[str, Any] | None = None, dynamic_shapes: Any = None
+) -> TorchImport:
+    """Imports a torch module (example_inputs: positional tuple or keyword dict, dynamic_shapes as torch.export takes
+    them) or an exported program.
+
+    An axis that is dynamic but of extent 1 in the example is widened to 2 first, since torch would specialise it.
+    Raises InputError when the examples do not fit, UnsupportedError when no way of exporting works.
+    """
+    if isinstance(source, ExportedProgram):
+        if example_inputs is not None or dynamic_shapes is not None:
+            raise InputError("an ExportedProgram already has its inputs and dynamic shapes")
+        return _convert(source)
+    if example_inputs is None:
+        raise InputError(f"compiling a {type(source).__name__} needs example_inputs: a tuple, or a dict of keyword arguments")
+    args, kwargs = _arguments(example_inputs)
+    args, kwargs = widen_examples(args, kwargs, dynamic_shapes)
+    errors: list[str] = []
+    with _inference_mode(source), adapted_modules(source):
+        for name, capture in WAYS:
+            try:
+                result = _convert(capture(source, args, kwargs, dynamic_shapes))
+            except Exception as error:  # torch raises anything
+                errors.append(f"{name}: {_brief(error)}")
+                continue
+            if dynamic_shapes and (lost := _lost_axes(result.model, dynamic_shapes)):
+                errors.append(f"{name}: {lost}")
+                continue
+            return result
+        return _static(source, args, kwargs, dynamic_shapes, errors)
+
+
+def _arguments(example_inputs: Any) -> tuple[tuple, dict[str, Any]]:
+    if isinstance(example_inputs, dict):
+        return (), dict(example_inputs)
+    if isinstance(example_inputs, (tuple, list)):
+        return tuple(example_inputs), {}
+    if isinstance(example_inputs, torch.Tensor):
+        return (example_inputs,), {}
+    raise InputError(f"example_inputs is a {type(example_inputs).__name__}; a tuple or a dict is needed")
+
+
+@contextlib.contextmanager
+def _inference_mode(module: torch.nn.Module) -> Iterator[None]:
+    """eval() and no gradients while exporting; every submodule's mode is put back after."""
+    modes = {part: part.training for part in module.modules()}
+    module.eval()
+    try:
+        with torch.no_grad(), warnings.catch_warnings(), _quiet_exporter():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for part, training in modes.items():
+            part.training = training
+
+
+@contextlib.contextmanager
+def _quiet_exporter() -> Iterator[None]:
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+# --------------------------------------------------------------------------------------------------- capturing
+
+
+def _capture(
+    module: torch.nn.Module, args: tuple, kwargs: dict[str, Any], dynamic_shapes: Any, *, strict: bool, oblivious: bool
+) -> ExportedProgram:
+    with torch.fx.experimental._config.patch(backed_size_oblivious=oblivious):
+        return torch.export.export(
+            module,
+            args,
+            kwargs=kwargs,
+            dynamic_shapes=dynamic_shapes,
+            strict=strict,
+            prefer_deferred_runtime_asserts_over_guards=True,
+        )
+
+
+WAYS: list[tuple[str, Callable[..., ExportedProgram]]] = [
+    ("traced", lambda *given: _capture(*given, strict=False, oblivious=True)),
+    ("traced, examples' sizes assumed general", lambda *given: _capture(*given, strict=False, oblivious=False)),
+    ("bytecode analysis", lambda *given: _capture(*given, strict=True, oblivious=True)),
+]
+
+
+def _static(module: torch.nn.Module, args: tuple, kwargs: dict[str, Any], dynamic_shapes: Any, errors: list[str]) -> TorchImport:
+    """The example's shapes only, said loudly."""
+    reasons = "; ".join(errors)
+    if not dynamic_shapes:
+        raise UnsupportedError(f"torch cannot export {type(module).__name__}: {reasons}")
+    try:
+        result = _convert(_capture(module, args, kwargs, None, strict=False, oblivious=False))
+    except Exception as error:
+        raise UnsupportedError(f"torch cannot export {type(module).__name__}: {reasons}; static: {_brief(error)}") from error
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.warn(
+            f"{type(module).__name__} was exported for the example's shapes only, dynamic_shapes does not hold ({reasons})",
+            stacklevel=3,
+        )
+    return result
+
+
+def _brief(error: BaseException) -> str:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {' '.join(lines[:2])[:300]}"
+
+
+def _lost_axes(model: ir.Model, dynamic_shapes: Any) -> str:
+    """torch may specialise an axis that was asked to be dynamic; compares the counts of free axes."""
+    from fastinfer.frontend.torch_examples import count_dynamic
+
+    asked = count_dynamic(dynamic_shapes)
+    free = sum(not isinstance(extent, int) for value in model.graph.inputs for extent in value.shape or ())
+    return f"{asked - free} of {asked} dynamic axes were specialised to the example" if free < asked else ""
+
+
+# -------------------------------------------------------------------------------------------------- converting
+
+
+def _convert(program: ExportedProgram) -> TorchImport:
+    onnx_program = torch.onnx.export(
+        program,
+        dynamo=True,
+        opset_version=EXPORT_OPSET,
+        custom_translation_table=translation_table(),
+        verbose=False,
+    )
+    assert onnx_program is not None
+    model = load(onnx_program.model)
+    names = [value.name or "" for value in model.graph.inputs]
+    return TorchImport(model, names, _rebuild(program, len(model.graph.outputs)))
+
+
+def _rebuild(program: ExportedProgram, n_outputs: int) -> Callable[[list], Any]:
+    """Puts results, and what the module returns as plain Python values, back into the module's own structure."""
+    slots: list[tuple[bool, Any]] = []
+    for spec in program.graph_signature.output_specs:
+        if spec.kind == OutputKind.USER_OUTPUT:
+            constant = isinstance(spec.arg, ConstantArgument)
+            slots.append((constant, spec.arg.value if constant else None))
+    out_spec = program.call_spec.out_spec
+    needed = sum(not constant for constant, _ in slots)
+    if out_spec is None or needed != n_outputs:
+        return lambda results: results[0] if len(results) == 1 else tuple(results)
+
+    def rebuild(results: list) -> Any:
+        remaining = iter(results)
+        leaves = [value if constant else next(remaining) for constant, value in slots]
+        return pytree.tree_unflatten(leaves, out_spec)
+
+    return rebuild
+
+
+def user_inputs(program: ExportedProgram) -> list[str]:
+    """Names of the tensor inputs of an exported program."""
+    specs = program.graph_signature.input_specs
+    return [s.arg.name for s in specs if s.kind == InputKind.USER_INPUT and not isinstance(s.arg, ConstantArgument)]
