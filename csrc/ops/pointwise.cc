@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: Apache-2.0
+// fastinfer::Pointwise, and the planning that elementwise operators share with it.
+#include <numeric>
+
+#include "csrc/ops/pointwise_step.h"
+
+namespace fi {
+namespace {
+
+TileType tile_type(PlanContext& ctx, DType t, bool is_bool, const char* what) {
+  if (is_bool && t == DType::boolean) return TileType::boolean;
+  if (!is_bool && t == DType::f32) return TileType::f32;
+  if (!is_bool && t == DType::f16) return TileType::f16;
+  if (!is_bool && t == DType::bf16) return TileType::bf16;
+  ctx.not_native(
+      words(what, " of type ", name_of(t), " where a pointwise program needs ", is_bool ? "bool" : "float32"));
+}
+
+template <int kInputs>
+void add_step(PlanContext& ctx, const PointwiseParams& common, const Walk& walk, std::span<const Operand> args) {
+  PointwiseParamsFor<kInputs> p;
+  static_cast<PointwiseParams&>(p) = common;
+  bind_walk(p, p.strides[0], walk);
+  const PointwiseKernel kernel = select_pointwise(ctx.isa());
+  const double cost = cost_of(*p.program, walk.elements());
+  const auto tiles = static_cast<double>(count_tiles(p));
+  const int parts = static_cast<int>(std::min<double>(ctx.parts_for(cost), tiles));
+  ctx.step(kernel.name, kernel.run, p, args, parts);
+}
+
+// Whether output j may take over input k's memory: read last by the instruction that makes the output, at every place
+// where the node has that value.
+bool may_take_over(const Node& node, const TileProgramBuilder& program, std::span<const int> which, int j, int k) {
+  for (size_t i = 0; i < which.size(); ++i)
+    if (node.inputs[which[i]] == node.inputs[which[k]] && !program.may_overwrite(j, static_cast<int>(i))) return false;
+  return true;
+}
+
+class Pointwise final : public Op {
+ public:
+  explicit Pointwise(BuildContext& ctx) : node_(ctx.node), program_(ctx.n_inputs()), which_(ctx.n_inputs()) {
+    const int inputs = ctx.n_inputs();
+    const std::vector<std::string> ops = node_.attributes.strings("ops");
+    const std::vector<int64_t> args = node_.attributes.ints("args"), outputs = node_.attributes.ints("outputs");
+    check_model(args.size() == 3 * ops.size(), "Pointwise has ", ops.size(), " ops and ", args.size(),
+                " args; needed: three per op");
+    check_model(outputs.size() == node_.outputs.size(), "Pointwise names ", outputs.size(), " outputs and has ",
+                node_.outputs.size());
+    std::vector<int> values(inputs);
+    std::iota(values.begin(), values.end(), 0);
+    const auto value = [&](int64_t v) {
+      if (v == -1) return -1;
+      check_model(v >= 0 && v < static_cast<int64_t>(values.size()), "Pointwise reads value ", v, " of ",
+                  values.size());
+      return values[static_cast<size_t>(v)];
+    };
+    for (size_t i = 0; i < ops.size(); ++i) {
+      check_model(!ops[i].empty() && ops[i][0] != '_', "unknown pointwise operation '", ops[i], "'");
+      values.push_back(program_.op(ops[i], value(args[3 * i]), value(args[3 * i + 1]), value(args[3 * i + 2])));
+    }
+    for (int64_t v : outputs) {
+      check_model(v >= 0, "Pointwise output ", v, " is no value");
+      program_.output(value(v));
+    }
+    program_.finish();
+    std::iota(which_.begin(), which_.end(), 0);
+  }
+
+  void plan(PlanContext& ctx) const override { plan_pointwise(ctx, node_, program_, which_, DType::f32); }
+
+ private:
+  const Node& node_;
+  TileProgramBuilder program_;
+  std::vector<int> which_;
+};
+
+}  // namespace
+
+void add_pointwise(PlanContext& ctx, const TileProgramBuilder& program, std::span<const PointwiseArg> inputs,
+                   std::span<const PointwiseArg> outputs) {
+  PointwiseParams p;
+  p.program = &program.program;
+  Shape shapes[kTileInputs];
+  Operand args[kTileInputs + kTileOutputs];
+  size_t n = 0;
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    p.in_type[i] = tile_type(ctx, inputs[i].desc.dtype, program.input_is_bool[i], "an input");
+    shapes[i] = inputs[i].desc.shape;
+    args[n++] = inputs[i].data;
+  }
+  for (size_t j = 0; j < outputs.size(); ++j) {
+    p.out_type[j] = tile_type(ctx, outputs[j].desc.dtype, program.output_is_bool[j], "an output");
+    args[n++] = outputs[j].data;
+  }
+  const Walk walk = walk_over(outputs[0].desc.shape, std::span<const Shape>(shapes, inputs.size()));
+  if (walk.elements() == 0) return;
+  const std::span<const Operand> used(args, n);
+  inputs.size() <= 4 ? add_step<4>(ctx, p, walk, used) : add_step<kTileInputs>(ctx, p, walk, used);
+}
+
+void plan_pointwise(PlanContext& ctx, const Node& node, const TileProgramBuilder& program, std::span<const int> which,
+                    DType type) {
+  PointwiseArg inputs[kTileInputs], outputs[kTileOutputs];
+  Shape shape = which.empty() ? Shape{} : ctx.shape(which[0]);
+  for (size_t k = 0; k < which.size(); ++k) {
+    const Desc& d = ctx.input(which[k]);
+    tile_type(ctx, d.dtype, program.input_is_bool[k], "an input");
+    inputs[k] = {ctx.in(which[k]), d};
+    shape = broadcast(shape, d.shape);
+  }
+  const int n_outputs = static_cast<int>(program.output_is_bool.size());
+  uint32_t taken = 0;
+  for (int j = 0; j < n_outputs; ++j) {
+    const Desc d{program.output_is_bool[j] ? DType::boolean : type, shape};
+    int over = -1;
+    for (int k = 0; k < static_cast<int>(which.size()) && over < 0; ++k)
+      if (d.dtype == DType::f32 && inputs[k].desc.dtype == DType::f32 && inputs[k].desc.shape == shape &&
+          !(taken >> k & 1) && may_take_over(node, program, which, j, k))
+        over = k;
+    if (over >= 0) taken |= 1u << over;
+    outputs[j] = {over < 0 ? ctx.output(j, d.dtype, shape) : ctx.output_over(j, d.dtype, shape, which[over]), d};
+  }
+  add_pointwise(ctx, program, std::span<const PointwiseArg>(inputs, which.size()),
+                std::span<const PointwiseArg>(outputs, static_cast<size_t>(n_outputs)));
+}
+
+std::unique_ptr<Op> make_pointwise(BuildContext& c) { return std::make_unique<Pointwise>(c); }
+
+}  // namespace fi
