@@ -8,20 +8,26 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 
+BASE = {"_core", "errors"}
 PYTHON = {
     "errors": set(),
     "_core": {"errors"},
-    "program": {"_core", "errors"},
-    "passes": {"program", "_core", "errors"},
-    "frontend": {"passes", "errors"},
-    "quantize": {"passes", "frontend", "program", "_core", "errors"},
-    "api": {"frontend", "passes", "quantize", "program", "_core", "errors"},
-    "cuda": {"api", "program", "_core", "errors"},
-    "onnx_backend": {"api", "errors"},
-    "bench": {"api", "_core", "errors"},
     "report": {"errors"},
-    "serve": {"api", "errors"},
-    "cli": {"serve", "bench", "report", "api", "_core", "errors"},
+    "tensors": BASE,
+    "program": BASE,
+    "passes": {*BASE, "program"},
+    "frontend": {*BASE, "passes"},
+    "quantize": {*BASE, "program", "passes", "frontend"},
+    "fallback": {*BASE, "fallback_ops", "passes"},
+    "fallback_ops": BASE,
+    "lower": {*BASE, "program", "passes"},
+    "model": {*BASE, "program", "tensors", "report", "fallback"},
+    "api": {*BASE, "model", "lower", "frontend", "passes", "quantize"},
+    "cuda": {*BASE, "model", "program"},
+    "onnx_backend": {*BASE, "api"},
+    "bench": {*BASE, "api", "model"},
+    "serve": {*BASE, "api", "model"},
+    "cli": {*BASE, "serve", "bench", "report", "api", "model"},
 }
 NATIVE = {
     "csrc/base": set(),

@@ -5,6 +5,7 @@
 #include "csrc/base/cpu.h"
 #include "csrc/engine/executor.h"
 #include "csrc/python/arrays.h"
+#include "kernels/peak/peak.h"
 
 namespace py = pybind11;
 
@@ -277,6 +278,23 @@ PYBIND11_MODULE(_core, m) {
   m.def("force_isa", [](const std::string& name) { force_isa(parse_isa(name)); });
   m.def("usable_cores", &usable_cores);
   m.def("caches", [] { return py::make_tuple(caches().l1, caches().l2, caches().l3); });
+  m.def(
+      "measure_peak",
+      [](int threads) {
+        check(threads >= 1 && threads <= 1024, "threads=", threads, "; needed: 1 to 1024");
+        Peak peak;
+        {
+          py::gil_scoped_release unlocked;
+          peak = measure_peak(threads);
+        }
+        py::dict d;
+        d["gflops"] = peak.gflops;
+        d["read_gbs"] = peak.read_gbs;
+        d["kernel"] = peak.kernel;
+        d["threads"] = threads;
+        return d;
+      },
+      py::arg("threads"));
   m.def("dtype_code", [](const py::dtype& d) { return static_cast<int>(dtype_of(d)); });
   m.def("numpy_dtype", [](int code) { return numpy_dtype(static_cast<DType>(code)); });
 }
