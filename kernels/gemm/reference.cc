@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/gemm/generic.h"
+#include "kernels/gemm/generic_u8s8.h"
 
 namespace fi::FI_ISA {
 
@@ -8,5 +9,7 @@ void pack_gemm_f32_4x16(const float* b, int64_t stride_k, int64_t stride_n, int6
                         float* out) {
   gemm_pack(b, stride_k, stride_n, k, cols, width, out);
 }
+
+void gemm_u8s8s32_2x16(const GemmU8S8Tile& g) { u8s8_columns<PlainDot, 2, 1>(g, 0); }
 
 }  // namespace fi::FI_ISA
