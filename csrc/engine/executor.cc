@@ -98,6 +98,14 @@ class EagerCall final : public EagerContext {
   std::vector<Tensor> run_graph(int index, std::vector<Tensor> inputs) override {
     return executor_.children_[index]->run(inputs, profile_, depth_ + 1);
   }
+  Desc declared_output(int index, int output) const override {
+    const auto& ports = executor_.program_->subprograms[index]->outputs;
+    check_model(output >= 0 && output < static_cast<int>(ports.size()), "subgraph has ", ports.size(),
+                " outputs, needed: ", output + 1);
+    Desc d{ports[output].dtype, {}};
+    for (int64_t extent : ports[output].extents) d.shape.push(std::max<int64_t>(extent, 0));
+    return d;
+  }
   int threads() const override { return executor_.threads(); }
   std::vector<Tensor> take() {
     results_.resize(node_.outputs.size());
@@ -167,15 +175,15 @@ void Executor::execute(const Segment& segment, Frame& frame) const {
     if (frame.args.size() < step.n_args) frame.args.resize(step.n_args);
     const Operand* operands = segment.args.data() + step.args;
     for (int i = 0; i < step.n_args; ++i)
-      frame.args[i] = reinterpret_cast<void*>(reinterpret_cast<intptr_t>(frame.bases[operands[i].base]) +
-                                              operands[i].offset);
+      frame.args[i] =
+          reinterpret_cast<void*>(reinterpret_cast<intptr_t>(frame.bases[operands[i].base]) + operands[i].offset);
     const void* params = segment.params.data() + step.params;
     const int64_t start = frame.profile ? now_ns() : 0;
     const Status status = step.parts == 1 ? step.fn(params, frame.args.data(), 0, 1)
                                           : run_parts(step.fn, params, frame.args.data(), step.parts, threads_);
     if (frame.profile)
       frame.profile->steps.push_back({step.node, step.kernel, start, now_ns() - start, step.flops, frame.depth,
-                                step.node >= 0 ? program_->label(step.node) : std::string()});
+                                      step.node >= 0 ? program_->label(step.node) : std::string()});
     if (status != Status::ok) [[unlikely]]
       throw InputError(program_->label(step.node) + ": " + describe(status));
   }
@@ -209,8 +217,8 @@ std::vector<Tensor> Executor::run_pivot(const Segment& segment, Frame& frame) {
     throw InputError(program_->label(segment.pivot) + ": " + e.what());
   }
   if (frame.profile)
-    frame.profile->steps.push_back({segment.pivot, segment.by_fallback ? "reference" : "eager", start, now_ns() - start, 0,
-                              frame.depth, program_->label(segment.pivot)});
+    frame.profile->steps.push_back({segment.pivot, segment.by_fallback ? "reference" : "eager", start, now_ns() - start,
+                                    0, frame.depth, program_->label(segment.pivot)});
   results.resize(node.outputs.size());
   for (size_t i = 0; i < results.size(); ++i)
     check(node.outputs[i] < 0 || static_cast<bool>(results[i]), program_->label(segment.pivot), ": output ", i,
@@ -236,7 +244,8 @@ std::shared_ptr<Segment> Executor::follow(const std::shared_ptr<Segment>& segmen
     const ValueState& v = segment->state[segment->needed];
     data = frame.bases[v.where.base] + v.where.offset;
     const size_t bytes = v.desc.bytes();
-    check(bytes <= (1u << 20), program_->label(segment->pivot), ": a value that shapes depend on has ", bytes, " bytes");
+    check(bytes <= (1u << 20), program_->label(segment->pivot), ": a value that shapes depend on has ", bytes,
+          " bytes");
     append(key, v.desc);
     const size_t words = (bytes + 7) / 8, at = key.size();
     key.resize(at + words, 0);

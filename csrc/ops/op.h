@@ -3,7 +3,8 @@
 //   1. build (once per program): a factory reads the attributes, packs constant weights, returns an Op;
 //   2. plan (once per set of input shapes): Op::plan infers output shapes, chooses kernels, appends steps;
 //   3. run (per call): the executor calls the steps' functions; Op is not involved.
-// Operators whose output shape depends on data, control flow and the reference fallback run eagerly instead (run_eager).
+// Operators whose output shape depends on data, control flow and the reference fallback run eagerly instead
+// (run_eager).
 #pragma once
 #include <cstring>
 #include <functional>
@@ -101,8 +102,8 @@ class PlanContext {
   virtual void known_output(int out, DType, const Shape&, const void* data) = 0;
 
   // -- steps
-  virtual Operand scratch(size_t bytes) = 0;              // lives until the node's last step
-  virtual Operand address(const void* data) = 0;          // memory that the Op owns
+  virtual Operand scratch(size_t bytes) = 0;      // lives until the node's last step
+  virtual Operand address(const void* data) = 0;  // memory that the Op owns
   virtual int threads() const = 0;
   virtual Isa isa() const = 0;
   // Appends a step. kernel: its name for explain(). parts: at most what the work is worth, see parts_for().
@@ -127,8 +128,8 @@ class PlanContext {
   [[noreturn]] void not_native(const std::string& reason) { throw NotNative{reason}; }
 
  private:
-  virtual void add_step(const char* kernel, StepFn fn, const void* params, size_t bytes,
-                        std::span<const Operand> args, int parts, double flops) = 0;
+  virtual void add_step(const char* kernel, StepFn fn, const void* params, size_t bytes, std::span<const Operand> args,
+                        int parts, double flops) = 0;
 };
 
 // ---------------------------------------------------------------------------------------------------------- eager
@@ -148,6 +149,8 @@ class EagerContext {
   virtual Tensor& result(int out) = 0;
   // Runs a subprogram (body of If, Loop, Scan).
   virtual std::vector<Tensor> run_graph(int index, std::vector<Tensor> inputs) = 0;
+  // What a subprogram declares of an output: unknown extents are 0; dtype none when it declares nothing.
+  virtual Desc declared_output(int index, int output) const = 0;
   virtual int threads() const = 0;
 };
 
