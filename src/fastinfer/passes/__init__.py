@@ -12,7 +12,17 @@ from . import pattern
 from .eliminate_common_subexpressions import eliminate_common_subexpressions
 from .eliminate_dead_code import eliminate_dead_code
 from .eliminate_identity import eliminate_identity
+from .fold_batch_norm import fold_batch_norm
 from .fold_constants import fold_constants
+from .fuse_attention import fuse_attention
+from .fuse_conv import fuse_conv
+from .fuse_matmul import fuse_matmul, unflatten_matmul
+from .fuse_skip_norm import fuse_skip_norm
+from .recognize_activations import recognize_activations
+from .recognize_gelu import recognize_gelu
+from .recognize_group_norm import recognize_group_norm
+from .recognize_norm import recognize_norm
+from .recognize_softmax import recognize_softmax
 from .simplify_shapes import simplify_shapes
 
 Pass = Callable[[ir.Model], bool]
@@ -20,11 +30,25 @@ Pass = Callable[[ir.Model], bool]
 PIPELINE: list[Pass] = [
     eliminate_dead_code,
     fold_constants,
-    eliminate_identity,
-    eliminate_common_subexpressions,
     simplify_shapes,
     eliminate_identity,
     fold_constants,
+    eliminate_common_subexpressions,
+    recognize_gelu,
+    recognize_activations,
+    recognize_softmax,
+    recognize_norm,
+    recognize_group_norm,
+    fold_batch_norm,
+    fuse_attention,
+    unflatten_matmul,
+    fold_constants,
+    simplify_shapes,
+    eliminate_identity,
+    fuse_matmul,
+    fuse_conv,
+    fuse_skip_norm,
+    eliminate_common_subexpressions,
     eliminate_dead_code,
 ]
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -74,13 +75,35 @@ def activate(b: Body, x: ir.Value) -> ir.Value:
     return activation(b, x, name, b.attr("activation_alpha"), b.attr("activation_beta")) if name else x
 
 
+_SIMPLE = {"relu": "Relu", "sigmoid": "Sigmoid", "tanh": "Tanh", "softplus": "Softplus"}
+
+
+def gelu(b: Body, x: ir.Value) -> ir.Value:
+    """x/2 · (1 + erf(x/√2)); written out because onnx.reference does not find Gelu inside a function"""
+    return _half_times(b, x, b.op("Erf", b.op("Mul", x, b.const(math.sqrt(0.5)))))
+
+
+def gelu_tanh(b: Body, x: ir.Value) -> ir.Value:
+    """x/2 · (1 + tanh(√(2/π) · (x + 0.044715·x³)))"""
+    cube = b.op("Mul", b.op("Mul", b.op("Mul", x, x), x), b.const(0.044715))
+    return _half_times(b, x, b.op("Tanh", b.op("Mul", b.op("Add", x, cube), b.const(math.sqrt(2 / math.pi)))))
+
+
+def _half_times(b: Body, x: ir.Value, t: ir.Value) -> ir.Value:
+    return b.op("Mul", b.op("Mul", x, b.const(0.5)), b.op("Add", t, b.const(1)))
+
+
 def activation(b: Body, x: ir.Value, name: str, alpha: float | None, beta: float | None) -> ir.Value:
-    simple = {
-        "relu": "Relu", "sigmoid": "Sigmoid", "tanh": "Tanh", "gelu": "Gelu", "hard_swish": "HardSwish", "softplus": "Softplus",
-        "mish": "Mish", "softsign": "Softsign",
-    }  # fmt: skip
-    if name in simple:
-        return b.op(simple[name], x)
+    if name in _SIMPLE:
+        return b.op(_SIMPLE[name], x)
+    if name == "gelu":
+        return gelu(b, x)
+    if name == "gelu_tanh":
+        return gelu_tanh(b, x)
+    if name == "mish":
+        return b.op("Mul", x, b.op("Tanh", b.op("Softplus", x)))
+    if name == "hard_swish":
+        return b.op("Mul", x, b.op("HardSigmoid", x, alpha=1 / 6, beta=0.5))
     if name == "clip":
         return b.op("Clip", x, b.const(alpha), b.const(beta))
     if name in ("leaky_relu", "elu"):
@@ -91,8 +114,6 @@ def activation(b: Body, x: ir.Value, name: str, alpha: float | None, beta: float
         return b.op("Mul", x, b.op("Sigmoid", x))
     if name == "quick_gelu":
         return b.op("Mul", x, b.op("Sigmoid", b.op("Mul", x, b.const(alpha))))
-    if name == "gelu_tanh":
-        return b.op("Gelu", x, approximate="tanh")
     raise ValueError(f"{b.node.op_type} '{b.node.name}': unknown activation '{name}'")
 
 

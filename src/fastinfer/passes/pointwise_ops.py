@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import onnx_ir as ir
 
-from .body import Body
+from .body import Body, gelu, gelu_tanh
 
 Expand = Callable[..., ir.Value]
 
@@ -52,10 +52,10 @@ OPS: dict[str, tuple[int, Expand]] = {
     "relu": (1, _op("Relu")),
     "softplus": (1, _op("Softplus")),
     "silu": (1, lambda b, x: _times_sigmoid(b, x, x)),
-    "gelu": (1, _op("Gelu")),
-    "gelu_tanh": (1, _op("Gelu", approximate="tanh")),
+    "gelu": (1, gelu),
+    "gelu_tanh": (1, gelu_tanh),
     "quick_gelu": (2, lambda b, x, alpha: _times_sigmoid(b, x, b.op("Mul", x, alpha))),
-    "hard_swish": (1, _op("HardSwish")),
+    "hard_swish": (1, lambda b, x: b.op("Mul", x, b.op("HardSigmoid", x, alpha=1 / 6, beta=0.5))),
     "hard_sigmoid": (3, _hard_sigmoid),
     "leaky_relu": (2, lambda b, x, alpha: _negative_part(b, x, b.op("Mul", x, alpha))),
     "elu": (2, lambda b, x, a: _negative_part(b, x, b.op("Mul", a, b.op("Sub", b.op("Exp", x), b.const(1))))),
@@ -66,7 +66,7 @@ OPS: dict[str, tuple[int, Expand]] = {
     "sign": (1, _op("Sign")),
     "sin": (1, _op("Sin")),
     "cos": (1, _op("Cos")),
-    "mish": (1, _op("Mish")),
+    "mish": (1, lambda b, x: b.op("Mul", x, b.op("Tanh", b.op("Softplus", x)))),
     "softsign": (1, _op("Softsign")),
     "where": (3, _op("Where")),
     "less": (2, _op("Less")),

@@ -34,7 +34,7 @@ def _known_value(s: Shapes, node: ir.Node) -> bool:
 
 
 def _reshape(s: Shapes, node: ir.Node) -> bool:
-    if not P.is_op(node, "Reshape") or P.is_constant(node.inputs[1]) or P.attr(node, "allowzero", 0):
+    if not P.is_op(node, "Reshape") or P.is_constant(node.inputs[1]):
         return False
     content, source, out = s.content(node.inputs[1]), s.dims(node.inputs[0]), s.dims(node.outputs[0])
     if content is None or source is None or out is None or len(out) != len(content):
@@ -42,6 +42,8 @@ def _reshape(s: Shapes, node: ir.Node) -> bool:
     target = literal_shape(source, out)
     if target is None:
         return False
+    # With allowzero the computed target may hold a literal 0; the copied extent is that same 0.
+    node.attributes.pop("allowzero", None)
     node.replace_input_with(1, P.new_constant(node, np.array(target, np.int64), node.outputs[0].name))
     return True
 
