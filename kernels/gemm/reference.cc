@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/gemm/generic.h"
+#include "kernels/gemm/generic_nbits.h"
 #include "kernels/gemm/generic_u8s8.h"
 
 namespace fi::FI_ISA {
@@ -11,5 +12,7 @@ void pack_gemm_f32_4x16(const float* b, int64_t stride_k, int64_t stride_n, int6
 }
 
 void gemm_u8s8s32_2x16(const GemmU8S8Tile& g) { u8s8_columns<PlainDot, 2, 1>(g, 0); }
+
+void dequantize_nbits_chunk(const NBitsChunk& c, float* out) { dequantize_chunk(c, out); }
 
 }  // namespace fi::FI_ISA

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/gemm/generic.h"
+#include "kernels/gemm/generic_nbits.h"
 #include "kernels/gemm/generic_u8s8.h"
 
 namespace fi::FI_ISA {
@@ -24,5 +25,7 @@ struct MaddDot {
   }
 };
 void gemm_u8s8s32_4x16x2(const GemmU8S8Tile& g) { u8s8_columns<MaddDot, 4, 2>(g, 0); }
+
+void dequantize_nbits_chunk(const NBitsChunk& c, float* out) { dequantize_chunk(c, out); }
 
 }  // namespace fi::FI_ISA
