@@ -1,301 +1,313 @@
 // SPDX-License-Identifier: Apache-2.0
-// Conv in both layouts: 1x1 is a GEMM, 3x3 on larger maps Winograd, depthwise its own kernel, the rest indirect GEMM.
+// Conv, fastinfer::Conv and com.microsoft::FusedConv. All work channels last; the standard layout is transposed in and
+// out.
+#include "csrc/ops/conv.h"
+
+#include <array>
 #include <mutex>
 
 #include "csrc/ops/activation.h"
 #include "csrc/ops/copy_step.h"
-#include "csrc/ops/spatial.h"
-#include "kernels/conv/conv.h"
 #include "kernels/depthwise/depthwise.h"
-#include "kernels/move/transpose.h"
 #include "kernels/winograd/winograd.h"
 
 namespace fi {
 namespace {
 
-// What the weights' shape says.
-struct Filter {
-  int64_t out_channels, group_channels, taps, groups;
-  std::vector<int64_t> kernel;
+// Below this many input channels a kernel row of a padded copy is one tap: 7 runs of 21 floats instead of 49 of 3.
+constexpr int64_t kFewChannels = 16;
+// Output channels per group up to which a group of one input channel is depthwise work.
+constexpr int64_t kMaxMultiplier = 8;
 
-  Filter(const Shape& w, int64_t groups) : groups(groups) {
-    check(w.rank() >= 3 && w.rank() <= 5, "weight ", w, " has rank ", w.rank(), ", needed 3 to 5");
-    check_model(groups >= 1 && w[0] % groups == 0, "weight ", w, " does not divide into ", groups, " groups");
-    out_channels = w[0];
-    group_channels = w[1];
-    kernel.assign(w.begin() + 2, w.end());
-    taps = w.elements(2, w.rank());
-  }
-  bool depthwise() const { return groups > 1 && group_channels == 1 && out_channels == groups; }
-  std::string layout(const GemmF32& gemm) const {
-    if (depthwise()) return words("depthwise_f32_", out_channels, "x", taps);
-    return words("conv_f32_nr", gemm.nr, "_g", groups, "_", out_channels, "x", group_channels, "x", taps);
-  }
-  int64_t packed_floats() const {
-    return depthwise() ? taps * out_channels : conv_packed_floats(groups, out_channels, group_channels, taps);
-  }
-  void pack(const GemmF32& gemm, const float* w, float* packed) const {
-    if (!depthwise()) return conv_pack(gemm, groups, out_channels, group_channels, taps, w, packed);
-    for (int64_t c = 0; c < out_channels; ++c)
-      for (int64_t t = 0; t < taps; ++t) packed[t * out_channels + c] = w[c * taps + t];
-  }
-  void unpack(int nr, const float* packed, float* w) const {
-    if (!depthwise()) return conv_unpack(nr, groups, out_channels, group_channels, taps, packed, w);
-    for (int64_t c = 0; c < out_channels; ++c)
-      for (int64_t t = 0; t < taps; ++t) w[c * taps + t] = packed[t * out_channels + c];
-  }
+struct DepthwisePack {
+  int64_t channels, taps;
 };
-
-int nr_of(const std::string& layout) {
-  const size_t at = layout.find("_nr");
-  return at == std::string::npos ? 0 : std::atoi(layout.c_str() + at + 3);
-}
-
-struct PackFilter {
-  const GemmF32* gemm;
-  int64_t out_channels, group_channels, taps, groups;
-  bool depthwise;
-};
-Status pack_filter_step(const void* params, void* const* args, int, int) {
-  const auto& p = *static_cast<const PackFilter*>(params);
-  Filter f(Shape{p.out_channels, p.group_channels, p.taps}, p.groups);
-  f.pack(*p.gemm, static_cast<const float*>(args[0]), static_cast<float*>(args[1]));
+Status depthwise_pack_step(const void* params, void* const* args, int, int) {
+  const auto& p = *static_cast<const DepthwisePack*>(params);
+  depthwise_pack(static_cast<const float*>(args[0]), p.channels, p.taps, static_cast<float*>(args[1]));
   return Status::ok;
 }
 
-// com.microsoft FusedConv names activations as operators and gives their parameters in a list.
-Epilogue read_fused_conv(const Attributes& a) {
+Epilogue fused_conv_epilogue(const Attributes& a) {
   const std::string name = a.s("activation", "");
-  const std::vector<float> given = a.floats("activation_params");
-  const auto param = [&](size_t i, float fallback) { return i < given.size() ? given[i] : fallback; };
+  const std::vector<float> params = a.floats("activation_params");
+  auto param = [&](size_t i, float fallback) { return i < params.size() ? params[i] : fallback; };
   Epilogue e;
   if (name.empty()) return e;
-  if (name == "Relu") e.activation = Activation::relu;
-  else if (name == "Tanh") e.activation = Activation::tanh;
-  else if (name == "Sigmoid") e.activation = Activation::sigmoid;
-  else if (name == "LeakyRelu") e.activation = Activation::leaky_relu, e.alpha = param(0, 0.01f);
-  else if (name == "Clip") e.activation = Activation::clip, e.alpha = param(0, -3.402823e38f), e.beta = param(1, 3.402823e38f);
-  else if (name == "HardSigmoid") e.activation = Activation::hard_sigmoid, e.alpha = param(0, 0.2f), e.beta = param(1, 0.5f);
-  else throw ModelError("unknown activation '" + name + "'");
+  constexpr float big = std::numeric_limits<float>::max();
+  if (name == "Relu") return e.activation = Activation::relu, e;
+  if (name == "Sigmoid") return e.activation = Activation::sigmoid, e;
+  if (name == "Tanh") return e.activation = Activation::tanh, e;
+  if (name == "LeakyRelu") {
+    e.activation = Activation::leaky_relu;
+    e.alpha = param(0, 0.01f);
+  } else if (name == "Clip") {
+    e.activation = Activation::clip;
+    e.alpha = param(0, -big);
+    e.beta = param(1, big);
+  } else if (name == "HardSigmoid") {
+    e.activation = Activation::hard_sigmoid;
+    e.alpha = param(0, 0.2f);
+    e.beta = param(1, 0.5f);
+  } else {
+    throw ModelError("unknown activation '" + name + "'");
+  }
   return e;
 }
 
+const char* indirect_name(const GemmF32& kernel) {
+  static const std::array<std::string, 5> names = [] {
+    std::array<std::string, 5> all;
+    for (int i = 0; i < 5; ++i) all[i] = std::string("conv_") + gemm_f32(static_cast<Isa>(i)).name;
+    return all;
+  }();
+  return names[static_cast<int>(kernel.isa)].c_str();
+}
+
+// One convolution while it is planned.
+struct Problem {
+  Image in, out;
+  Geometry g;
+  ConvWeights weights;
+  Operand x, bias, residual, y;  // channels last; x as it comes
+  Epilogue epilogue;
+
+  double macs() const {
+    return static_cast<double>(out.batch * out.pixels() * out.channels) *
+           static_cast<double>(g.taps() * weights.in_per_group);
+  }
+  bool pointwise() const {
+    return g.taps() == 1 && weights.groups == 1 && in.pixels() == out.pixels() &&
+           g.stride[0] * g.stride[1] * g.stride[2] == 1 && g.pad[0] == 0 && g.pad[1] == 0 && g.pad[2] == 0;
+  }
+  bool few_channels() const {
+    for (int a = 0; a < 3; ++a)
+      if (g.pad[a] < 0 || g.pad_end[a] < 0) return false;
+    return weights.groups == 1 && in.channels < kFewChannels && g.kernel[2] > 1 && g.dilation[2] == 1;
+  }
+};
+
 class Conv final : public Op {
  public:
-  explicit Conv(BuildContext& ctx)
-      : window_(ctx.node), gemm_(gemm_f32(ctx.isa)), isa_(ctx.isa), groups_(ctx.node.attributes.i("group", 1)),
-        channels_last_(ctx.node.domain == "fastinfer" && ctx.node.attributes.i("channels_last", 0) != 0),
-        epilogue_(ctx.node.domain == "com.microsoft" ? read_fused_conv(ctx.node.attributes)
-                                                     : read_epilogue(ctx.node.attributes)) {
-    const Desc* w = ctx.constant_desc(1);
-    if (!w || w->dtype != DType::f32) return;
-    const Filter f(w->shape, groups_);
-    const GemmF32& gemm = gemm_;
-    Packing how;
-    how.layout = f.layout(gemm);
-    how.bytes = static_cast<size_t>(f.packed_floats()) * sizeof(float);
-    how.pack = [f, &gemm](const Tensor& dense, void* packed) {
-      f.pack(gemm, dense.as<float>(), static_cast<float*>(packed));
-    };
-    how.unpack = [f](const std::string& layout, const void* packed, void* dense) {
-      f.unpack(nr_of(layout), static_cast<const float*>(packed), static_cast<float*>(dense));
-    };
-    packed_ = static_cast<const float*>(ctx.packed(1, how));
+  Conv(BuildContext& b, const Epilogue& epilogue) : attributes_(b.node), epilogue_(epilogue), gemm_(&gemm_f32(b.isa)) {
+    channels_last_ = b.node.attributes.i("channels_last", 0) != 0;
+    groups_ = b.node.attributes.i("group", 1);
+    check_model(groups_ >= 1, "group ", groups_, " is not positive");
+    const Desc* d = b.constant_desc(1);
+    if (!d || d->dtype != DType::f32) return;
+    const ConvWeights w = conv_weights(d->shape, groups_, false, attributes_, 16);
+    if (is_depthwise(w))
+      pack_depthwise(b, w);
+    else
+      panels_ = ConvPanels(b, 1, groups_, false, attributes_);
   }
 
   void plan(PlanContext& ctx) const override {
-    for (int i = 0; i < 4 && i < ctx.n_inputs(); ++i)
-      if (ctx.has_input(i) && ctx.dtype(i) != DType::f32) ctx.not_native(words("input ", i, " is ", name_of(ctx.dtype(i))));
-    const Filter f(ctx.shape(1), groups_);
-    const Image in = image_of(ctx.shape(0), channels_last_);
-    check(in.spatial == static_cast<int>(f.kernel.size()), "input ", ctx.shape(0), " and weight ", ctx.shape(1),
-          " differ in rank");
-    check(in.channels == f.group_channels * groups_, "input ", ctx.shape(0), " has ", in.channels, " channels, weight ",
-          ctx.shape(1), " in ", groups_, " groups needs ", f.group_channels * groups_);
-    const Geometry g = geometry_of(window_, in, f.kernel);
-    const Image out = output_image(g, in, f.out_channels);
-    if (ctx.has_input(2))
-      check(ctx.shape(2).elements() == f.out_channels, "bias ", ctx.shape(2), ", needed [", f.out_channels, "]");
-    const bool residual = ctx.has_input(3);
-    if (residual)
-      check(ctx.shape(3) == out.shape(), "residual ", ctx.shape(3), ", needed the output's shape ", out.shape());
-    const Operand y = ctx.output(0, DType::f32, out.shape());
-    if (out.shape().elements() == 0) return;
-    Task t{f, g, in.batch, in.channels, nullptr, {}, {}, {}, {}, {}};
-    t.weights = weights(ctx, f);
-    t.bias = ctx.in(2);
-    // With one channel or one pixel both layouts are the same bytes.
-    const bool turn_in = !channels_last_ && in.channels > 1 && in.pixels() > 1;
-    const bool turn_out = !channels_last_ && f.out_channels > 1 && out.pixels() > 1;
-    t.x = turn_in ? turned(ctx, ctx.in(0), in.batch, in.channels, in.pixels()) : ctx.in(0);
-    t.residual = !residual ? ctx.in(3) : turn_out ? turned(ctx, ctx.in(3), out.batch, out.channels, out.pixels()) : ctx.in(3);
-    t.has_residual = residual;
-    t.y = turn_out ? ctx.scratch(out.shape().elements() * sizeof(float)) : y;
-    run(ctx, t);
-    if (turn_out) add_copy(ctx, transpose_copy(out.batch, out.pixels(), out.channels, sizeof(float)), t.y, y);
+    for (int i = 0; i < ctx.n_inputs(); ++i)
+      if (ctx.has_input(i) && ctx.dtype(i) != DType::f32) ctx.not_native("Conv is native for float32 only");
+    if (ctx.shape(0).rank() > 5) ctx.not_native("more than three spatial axes");
+    Problem p = problem(ctx);
+    const LayoutOutput out(ctx, p.out, DType::f32);
+    p.y = out.y;
+    if (p.out.shape().elements() == 0) return;
+    if (is_depthwise(p.weights))
+      plan_depthwise(ctx, p);
+    else if (p.pointwise())
+      plan_pointwise(ctx, p);
+    else if (const WinogradF32* kernel = winograd(ctx, p))
+      plan_winograd(ctx, p, *kernel);
+    else
+      plan_indirect(ctx, p);
+    out.finish(ctx);
   }
 
  private:
-  struct Task {
-    const Filter& f;
-    Geometry g;
-    int64_t batch, channels;
-    const float* winograd;
-    Operand x, weights, bias, residual, y;
-    bool has_residual = false;
-    double flops() const {
-      return 2.0 * static_cast<double>(batch * g.out_pixels()) * static_cast<double>(f.out_channels) *
-             static_cast<double>(f.group_channels * f.taps);
+  static bool is_depthwise(const ConvWeights& w) {
+    return w.in_per_group == 1 && w.groups > 1 && w.out_per_group <= kMaxMultiplier;
+  }
+
+  void pack_depthwise(BuildContext& b, const ConvWeights& w) {
+    const int64_t channels = w.groups * w.out_per_group, taps = w.kernel[0] * w.kernel[1] * w.kernel[2];
+    Packing packing;
+    packing.layout = "depthwise_f32";
+    packing.bytes = static_cast<size_t>(channels * taps) * 4;
+    packing.pack = [=](const Tensor& dense, void* packed) {
+      fi::depthwise_pack(dense.as<float>(), channels, taps, static_cast<float*>(packed));
+    };
+    packing.unpack = [=](const std::string&, const void* packed, void* dense) {
+      depthwise_unpack(static_cast<const float*>(packed), channels, taps, static_cast<float*>(dense));
+    };
+    depthwise_ = b.packed(1, packing);
+  }
+
+  Problem problem(PlanContext& ctx) const {
+    Problem p;
+    p.in = image_of(ctx.shape(0), channels_last_);
+    const Shape& w = ctx.shape(1);
+    check(w.rank() == p.in.spatial + 2, "weight ", w, " does not fit input ", ctx.shape(0));
+    p.weights = conv_weights(w, groups_, false, attributes_, gemm_->nr);
+    check(p.in.channels == w[1] * groups_, "input ", ctx.shape(0), " has ", p.in.channels, " channels, weight ", w,
+          " in ", groups_, " groups needs ", w[1] * groups_);
+    p.g = geometry_of(attributes_, p.in, std::vector<int64_t>(w.begin() + 2, w.end()));
+    p.out = output_image(p.g, p.in, w[0]);
+    p.epilogue = epilogue_;
+    p.x = ctx.in(0);
+    p.bias = ctx.in(2);
+    check(!ctx.has_input(2) || ctx.shape(2) == Shape{w[0]}, "bias is ", ctx.has_input(2) ? ctx.shape(2) : Shape{},
+          ", needed ", Shape{w[0]});
+    if (ctx.has_input(3)) {
+      check(ctx.shape(3) == p.out.shape(), "residual ", ctx.shape(3), " does not have the output's shape ",
+            p.out.shape());
+      p.residual = channels_last_form(ctx, p.out, ctx.in(3), DType::f32);
+    } else {
+      p.residual = ctx.in(3);
     }
-  };
-
-  Operand weights(PlanContext& ctx, const Filter& f) const {
-    if (packed_) return ctx.address(packed_);
-    const Operand w = ctx.scratch(static_cast<size_t>(f.packed_floats()) * sizeof(float));
-    ctx.step("conv_pack_weights", pack_filter_step,
-             PackFilter{&gemm_, f.out_channels, f.group_channels, f.taps, f.groups, f.depthwise()}, {ctx.in(1), w});
-    return w;
+    return p;
   }
 
-  static Operand turned(PlanContext& ctx, Operand x, int64_t batch, int64_t channels, int64_t pixels) {
-    const Operand y = ctx.scratch(static_cast<size_t>(batch * channels * pixels) * sizeof(float));
-    add_copy(ctx, transpose_copy(batch, channels, pixels, sizeof(float)), x, y);
-    return y;
-  }
-
-  void run(PlanContext& ctx, const Task& t) const {
-    if (t.f.depthwise() && t.g.kernel[0] * t.g.kernel[1] <= 256) return run_depthwise(ctx, t);
-    if (is_plain_product(t)) return run_gemm(ctx, t);
-    if (const WinogradF32* kernel = winograd(ctx, t)) return run_winograd(ctx, t, *kernel);
-    run_indirect(ctx, t);
-  }
-
-  bool is_plain_product(const Task& t) const {
-    bool plain = t.f.taps == 1 && t.f.groups == 1;
-    for (int a = 0; a < 3; ++a) plain = plain && t.g.stride[a] == 1 && t.g.pad[a] == 0 && t.g.pad_end[a] == 0;
-    return plain;
-  }
-
-  void run_gemm(PlanContext& ctx, const Task& t) const {
-    GemmStep q;
-    q.kernel = &gemm_;
-    q.m = t.batch * t.g.out_pixels();
-    q.n = t.f.out_channels;
-    q.k = q.lda = t.channels;
-    q.epilogue = epilogue_;
-    const int parts = ctx.parts_for(gemm_f32_prepare(q));
-    ctx.step(gemm_.name, gemm_f32_step, q, {t.x, t.weights, t.bias, t.residual, t.y, Operand{0, 0}}, parts, t.flops());
-  }
-
-  void run_depthwise(PlanContext& ctx, const Task& t) const {
-    const DepthwiseF32& kernel = depthwise_f32(ctx.isa());
-    const DepthwiseStep q{&kernel, t.g, t.batch, t.channels, epilogue_};
-    ctx.step(kernel.name, depthwise_step, q, {t.x, t.weights, t.bias, t.residual, t.y},
-             ctx.parts_for(t.flops() / 16), t.flops());
+  void plan_pointwise(PlanContext& ctx, const Problem& p) const {
+    GemmStep s;
+    s.kernel = gemm_;
+    s.m = p.out.batch * p.out.pixels();
+    s.n = p.out.channels;
+    s.k = s.lda = p.in.channels;
+    s.epilogue = p.epilogue;
+    const double cost = gemm_f32_prepare(s);
+    const Operand x = channels_last_form(ctx, p.in, p.x, DType::f32), w = panels_.operand(ctx, 1, p.weights);
+    ctx.step(s.kernel->name, gemm_f32_step, s, {x, w, p.bias, p.residual, p.y, ctx.address(nullptr)},
+             ctx.parts_for(cost), 2 * p.macs());
   }
 
   // Four times fewer multiplications, for four times the weights: worth it where a map has enough tiles to use them.
   // Looks at one image only, never at the batch.
-  const WinogradF32* winograd(PlanContext& ctx, const Task& t) const {
-    const Geometry& g = t.g;
-    if (t.f.groups != 1 || g.kernel[0] != 1 || g.kernel[1] != 3 || g.kernel[2] != 3) return nullptr;
+  const WinogradF32* winograd(PlanContext& ctx, const Problem& p) const {
+    const Geometry& g = p.g;
+    if (p.weights.groups != 1 || g.kernel[0] != 1 || g.kernel[1] != 3 || g.kernel[2] != 3) return nullptr;
     for (int a = 0; a < 3; ++a)
-      if (g.stride[a] != 1 || g.dilation[a] != 1 || g.in[0] != 1 || g.pad[0] != 0 || g.pad_end[0] != 0) return nullptr;
+      if (g.stride[a] != 1 || g.dilation[a] != 1) return nullptr;
+    if (g.in[0] != 1 || g.out[0] != 1) return nullptr;
     const int64_t tiles = (g.out[1] + 3) / 4 * ((g.out[2] + 3) / 4);
-    if (tiles < 9 || t.channels < 16 || t.f.out_channels < 16) {
+    if (tiles < 9 || p.in.channels < 16 || p.out.channels < 16) {
       ctx.refuse("winograd: fewer than 9 tiles or 16 channels");
       return nullptr;
     }
-    if (!packed_) {
+    if (!panels_.constant()) {
       ctx.refuse("winograd: weights are not constant");
       return nullptr;
     }
     return winograd_f32(ctx.isa(), 4);
   }
 
-  void run_winograd(PlanContext& ctx, const Task& t, const WinogradF32& kernel) const {
+  void plan_winograd(PlanContext& ctx, const Problem& p, const WinogradF32& kernel) const {
     WinogradProblem q{};
-    q.batch = t.batch;
-    q.in_h = t.g.in[1], q.in_w = t.g.in[2], q.channels = t.channels;
-    q.out_h = t.g.out[1], q.out_w = t.g.out[2], q.out_channels = t.f.out_channels;
-    q.pad_top = t.g.pad[1], q.pad_left = t.g.pad[2];
+    q.batch = p.in.batch;
+    q.in_h = p.g.in[1], q.in_w = p.g.in[2], q.channels = p.in.channels;
+    q.out_h = p.g.out[1], q.out_w = p.g.out[2], q.out_channels = p.out.channels;
+    q.pad_top = p.g.pad[1], q.pad_left = p.g.pad[2];
     q.has_bias = ctx.has_input(2);
-    q.has_residual = t.has_residual;
-    q.epilogue = epilogue_;
+    q.has_residual = ctx.has_input(3);
+    q.epilogue = p.epilogue;
     q.kernel = &kernel;
-    q.gemm = &gemm_;
-    const int parts = ctx.parts_for(t.flops() / 96);
+    q.gemm = gemm_;
+    const int parts = ctx.parts_for(p.macs() / 48);
+    const Operand x = channels_last_form(ctx, p.in, p.x, DType::f32);
     const Operand scratch = ctx.scratch(winograd_prepare(q, parts));
-    const Operand u = ctx.address(transformed(t.f, kernel.m));
-    ctx.step(kernel.name, winograd_step, q, {t.x, u, t.bias, t.residual, t.y, scratch}, parts, t.flops());
+    ctx.step(kernel.name, winograd_step, q, {x, ctx.address(transformed(p, kernel.m)), p.bias, p.residual, p.y, scratch},
+             parts, 2 * p.macs());
   }
 
   // The weights in the Winograd domain, made when a plan first wants them: whether it does depends on the map's size.
-  const float* transformed(const Filter& f, int m) const {
+  const float* transformed(const Problem& p, int m) const {
     std::call_once(once_, [&] {
-      const auto dense = allocate_bytes(static_cast<size_t>(f.out_channels * f.group_channels * 9) * sizeof(float));
-      f.unpack(gemm_.nr, packed_, static_cast<float*>(dense.get()));
-      const GemmPanels panels = winograd_panels(m, gemm_, f.group_channels, f.out_channels);
-      winograd_ = allocate_bytes(static_cast<size_t>(::fi::packed_floats(panels)) * sizeof(float));
-      winograd_pack(m, gemm_, static_cast<const float*>(dense.get()), f.group_channels, f.out_channels,
-                    static_cast<float*>(winograd_.get()));
+      const int64_t in = p.in.channels, out = p.out.channels;
+      const GemmF32& gemm = *gemm_;
+      const auto dense = allocate_bytes(static_cast<size_t>(out * in * 9) * sizeof(float));
+      conv_f32_unpack(p.weights, static_cast<const float*>(panels_.constant()), static_cast<float*>(dense.get()));
+      winograd_ = allocate_bytes(static_cast<size_t>(packed_floats(winograd_panels(m, gemm, in, out))) * sizeof(float));
+      winograd_pack(m, gemm, static_cast<const float*>(dense.get()), in, out, static_cast<float*>(winograd_.get()));
     });
     return static_cast<const float*>(winograd_.get());
   }
 
-  void run_indirect(PlanContext& ctx, const Task& t) const {
-    ConvStep q;
-    q.kernel = &gemm_;
-    q.window = t.g;
-    q.batch = t.batch;
-    q.channels = t.channels;
-    q.out_channels = t.f.out_channels;
-    q.groups = t.f.groups;
-    q.epilogue = epilogue_;
-    const Operand x = merged(ctx, t, q);
-    const int parts = ctx.parts_for(conv_prepare(q));
-    const Operand scratch = ctx.scratch(conv_scratch(q, parts));
-    ctx.step(q.merged_width ? "conv_merged_width" : "conv_indirect", conv_step, q,
-             {x, t.weights, t.bias, t.residual, t.y, scratch}, parts, t.flops());
+  void plan_indirect(PlanContext& ctx, const Problem& p) const {
+    ConvF32 s;
+    s.g = p.g;
+    s.batch = p.in.batch;
+    s.groups = p.weights.groups;
+    s.in_channels = s.pixel_floats = p.in.channels;
+    s.out_channels = p.out.channels;
+    s.k = p.weights.in_per_group;
+    s.kernel = gemm_;
+    s.epilogue = p.epilogue;
+    const Operand x = p.few_channels() ? padded_copy(ctx, p, s) : channels_last_form(ctx, p.in, p.x, DType::f32);
+    const Operand w = panels_.operand(ctx, 1, p.weights);
+    const int parts = ctx.parts_for(conv_f32_prepare(s));
+    ctx.step(indirect_name(*s.kernel), conv_f32_step, s,
+             {x, w, p.bias, p.residual, p.y, ctx.scratch(conv_f32_scratch(s, parts))}, parts, 2 * p.macs());
   }
 
-  // Few channels (the stem): a tap of 3 floats is too short for the microkernel's loop, a row of taps of an image with its
-  // padding written out is one contiguous run.
-  Operand merged(PlanContext& ctx, const Task& t, ConvStep& q) const {
-    Geometry& g = q.window;
-    bool fits = t.f.groups == 1 && t.channels <= 8 && g.kernel[2] > 1 && g.dilation[2] == 1;
-    bool padded = false;
+  // A zero-padded copy in which each kernel row is one contiguous tap; reads either layout.
+  static Operand padded_copy(PlanContext& ctx, const Problem& p, ConvF32& s) {
+    ConvPad pad;
+    pad.g = p.g;
+    pad.batch = p.in.batch;
+    pad.channels = p.in.channels;
+    pad.from_channel = p.in.channels_last ? 1 : p.in.pixels();
+    pad.from_pixel = p.in.channels_last ? p.in.channels : 1;
+    const Operand copy = ctx.scratch(static_cast<size_t>(pad.floats()) * 4);
+    ctx.step("conv_pad_f32", conv_pad_step, pad, {p.x, copy}, ctx.parts_for(static_cast<double>(pad.floats()) / 4));
+    s.k = p.g.kernel[2] * p.in.channels;
+    s.g.kernel[2] = 1;
+    const int64_t extents[3] = {pad.depth(), pad.height(), pad.width()};
     for (int a = 0; a < 3; ++a) {
-      fits = fits && g.pad[a] >= 0 && g.pad_end[a] >= 0;
-      padded = padded || g.pad[a] > 0 || g.pad_end[a] > 0;
+      s.g.in[a] = extents[a];
+      s.g.pad[a] = s.g.pad_end[a] = 0;
     }
-    if (!fits) return t.x;
-    q.merged_width = true;
-    if (!padded) return t.x;
-    const PadImageStep pad{g, t.batch, t.channels};
-    for (int a = 0; a < 3; ++a) {
-      g.in[a] += g.pad[a] + g.pad_end[a];
-      g.pad[a] = g.pad_end[a] = 0;
-    }
-    const int64_t floats = t.batch * g.in_pixels() * t.channels;
-    const Operand x = ctx.scratch(static_cast<size_t>(floats) * sizeof(float));
-    ctx.step("conv_pad_image", pad_image_step, pad, {t.x, x}, ctx.parts_for(static_cast<double>(floats) / 8));
-    return x;
+    return copy;
   }
 
-  WindowAttributes window_;
-  const GemmF32& gemm_;
-  Isa isa_;
-  int64_t groups_;
-  bool channels_last_;
+  void plan_depthwise(PlanContext& ctx, const Problem& p) const {
+    DepthwiseF32 s;
+    s.g = p.g;
+    s.batch = p.in.batch;
+    s.channels = p.out.channels;
+    s.epilogue = p.epilogue;
+    const int64_t multiplier = p.weights.out_per_group;
+    Operand x = channels_last_form(ctx, p.in, p.x, DType::f32);
+    if (multiplier > 1) {  // each input channel once per output channel that looks at it
+      const int64_t pixels = p.in.batch * p.in.pixels(), c = p.in.channels;
+      const Operand wide = ctx.scratch(static_cast<size_t>(pixels * c * multiplier) * 4);
+      StridedCopy copy(4);
+      copy.axis(pixels * c, 4, 4 * multiplier);
+      copy.axis(multiplier, 0, 4);
+      add_copy(ctx, copy, x, wide);
+      x = wide;
+    }
+    Operand w = ctx.address(depthwise_);
+    if (!depthwise_) {
+      w = ctx.scratch(static_cast<size_t>(s.channels * s.g.taps()) * 4);
+      ctx.step("depthwise_pack_f32", depthwise_pack_step, DepthwisePack{s.channels, s.g.taps()}, {ctx.in(1), w});
+    }
+    const DepthwiseKernel& kernel = depthwise_f32(ctx.isa(), s);
+    ctx.step(kernel.name, kernel.run, s, {x, w, p.bias, p.residual, p.y}, ctx.parts_for(cost_of(s)), 2 * p.macs());
+  }
+
+  WindowAttributes attributes_;
   Epilogue epilogue_;
-  const float* packed_ = nullptr;
+  bool channels_last_ = false;
+  int64_t groups_ = 1;
+  ConvPanels panels_;
+  const void* depthwise_ = nullptr;
+  const GemmF32* gemm_;
   mutable std::once_flag once_;
   mutable std::shared_ptr<void> winograd_;
 };
 
 }  // namespace
 
-std::unique_ptr<Op> make_conv(BuildContext& c) { return std::make_unique<Conv>(c); }
+std::unique_ptr<Op> make_conv(BuildContext& b) { return std::make_unique<Conv>(b, read_epilogue(b.node.attributes)); }
+std::unique_ptr<Op> make_fused_conv(BuildContext& b) {
+  return std::make_unique<Conv>(b, fused_conv_epilogue(b.node.attributes));
+}
 
 }  // namespace fi

@@ -13,7 +13,8 @@ std::vector<int64_t> list_of(const std::vector<int64_t>& given, const char* what
   if (given.empty()) return std::vector<int64_t>(n, fallback);
   check_model(static_cast<int>(given.size()) == n, what, " has ", given.size(), " values, needed ", n);
   for (int64_t v : given)
-    check_model(v >= least && v < kMaxExtent, what, " ", Shape(given.begin(), given.end()), ": needed at least ", least);
+    check_model(v >= least && v < kMaxExtent, what, " ", Shape(given.begin(), given.end()), ": needed at least ",
+                least);
   return given;
 }
 
@@ -28,7 +29,8 @@ Shape Image::shape() const {
 }
 
 Image image_of(const Shape& s, bool channels_last) {
-  check(s.rank() >= 3 && s.rank() <= 5, "input ", s, " has rank ", s.rank(), ", needed 3 to 5 (batch, channels, spatial)");
+  check(s.rank() >= 3 && s.rank() <= 5, "input ", s, " has rank ", s.rank(),
+        ", needed 3 to 5 (batch, channels, spatial)");
   Image im;
   im.channels_last = channels_last;
   im.spatial = s.rank() - 2;
@@ -81,8 +83,8 @@ Geometry geometry_of(const WindowAttributes& w, const Image& image, const std::v
       continue;
     }
     const int64_t room = g.in[a] + g.pad[a] + g.pad_end[a] - span;
-    check(room >= 0 || g.in[a] == 0, "window of ", span, " does not fit an extent of ", g.in[a], " with pads ", g.pad[a],
-          " and ", g.pad_end[a]);
+    check(room >= 0 || g.in[a] == 0, "window of ", span, " does not fit an extent of ", g.in[a], " with pads ",
+          g.pad[a], " and ", g.pad_end[a]);
     if (room < 0) {
       g.out[a] = 0;
       continue;

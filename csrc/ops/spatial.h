@@ -11,12 +11,12 @@ namespace fi {
 // A [N, C, spatial...] or (channels last) [N, spatial..., C] tensor.
 struct Image {
   int64_t batch = 0, channels = 0;
-  int spatial = 0;                        // number of spatial axes, 1 to 3
+  int spatial = 0;                          // number of spatial axes, 1 to 3
   std::array<int64_t, 3> size = {1, 1, 1};  // depth, height, width; missing axes lead with 1
   bool channels_last = false;
 
   int64_t pixels() const { return size[0] * size[1] * size[2]; }
-  Shape shape() const;                       // back to the layout's own order
+  Shape shape() const;  // back to the layout's own order
 };
 // Throws InputError unless the rank is 3 to 5.
 Image image_of(const Shape&, bool channels_last);
@@ -30,7 +30,8 @@ struct WindowAttributes {
 };
 
 // The window on a concrete image. kernel: extents as the weights say (convolution), or empty for the attribute.
-// Output extents are computed, pads settled; ModelError for a wrong count or value, InputError if the window does not fit.
+// Output extents are computed, pads settled; ModelError for a wrong count or value, InputError if the window does not
+// fit.
 Geometry geometry_of(const WindowAttributes&, const Image&, const std::vector<int64_t>& kernel);
 
 // The output image of a window.

@@ -1,168 +1,229 @@
 // SPDX-License-Identifier: Apache-2.0
+// The driver: tables of row pointers, panels, parts. All arithmetic on data is in the GEMM microkernel.
 #include "kernels/conv/conv.h"
 
 #include <algorithm>
 #include <cstring>
 
+#include "kernels/conv/classes.h"
+
 namespace fi {
 namespace {
 
-constexpr int64_t kMaxBlock = 240;  // rows of a pointer table; a multiple of every variant's mr
-// Bytes of a panel that stay in L2 while the row tiles of a block pass by.
-constexpr int64_t kPanelBytes = 384 << 10;
+// Entries of the pointer table: 32 KiB, so that it stays in L1 or close to it.
+constexpr int64_t kTable = 4096;
+constexpr int64_t kMaxRows = 240;
+// Products per microkernel call when a panel serves many rows: 1024 x 64 floats are a quarter of a 1 MiB L2.
+constexpr int64_t kDepth = 1024;
 
-int64_t taps_of(const ConvStep& q) {
-  return q.merged_width ? q.window.kernel[0] * q.window.kernel[1] : q.window.taps();
-}
-int64_t depth_of(const ConvStep& q) {
-  return q.merged_width ? q.window.kernel[2] * q.channels : q.channels / q.groups;
-}
-int64_t table_floats(const ConvStep& q) { return (q.block * taps_of(q) * 2 + 15) / 16 * 16; }
+int64_t zero_floats(const ConvF32& p) { return std::max(p.pixel_floats, p.k); }
 
-// Fills a[t * block + r] for output pixels [first, first + count) of the flattened batch.
-void point_rows(const ConvStep& q, const float* x, const float* zeros, int64_t first, int64_t count, const float** a) {
-  const Geometry& g = q.window;
-  const int64_t pixels = g.out_pixels(), kw = q.merged_width ? 1 : g.kernel[2];
-  for (int64_t r = 0; r < count; ++r) {
-    const int64_t p = first + r, image = p / pixels, at = p % pixels;
-    const int64_t ow = at % g.out[2], oh = at / g.out[2] % g.out[1], od = at / g.out[2] / g.out[1];
-    const float* base = x + image * g.in_pixels() * q.channels;
-    const float** out = a + r;
-    const int64_t left = ow * g.stride[2] - g.pad[2];
-    for (int64_t kd = 0; kd < g.kernel[0]; ++kd) {
-      const int64_t z = od * g.stride[0] - g.pad[0] + kd * g.dilation[0];
-      for (int64_t kh = 0; kh < g.kernel[1]; ++kh) {
-        const int64_t y = oh * g.stride[1] - g.pad[1] + kh * g.dilation[1];
-        const bool row_inside = z >= 0 && z < g.in[0] && y >= 0 && y < g.in[1];
-        const float* row = base + (z * g.in[1] + y) * g.in[2] * q.channels;
-        for (int64_t k = 0; k < kw; ++k, out += q.block) {
-          const int64_t w = left + k * g.dilation[2];
-          *out = row_inside && w >= 0 && w < g.in[2] ? row + w * q.channels : zeros;
-        }
+// Bytes of one part's scratch: the table, two columns of output rows, the line of zeros. Whole pairs of lines, so that
+// parts do not share one.
+size_t part_bytes(const ConvF32& p) {
+  const int64_t bytes = (p.g.taps() + 2) * p.block * 8 + zero_floats(p) * 4;
+  return static_cast<size_t>((bytes + 127) / 128 * 128);
+}
+
+struct Bound {
+  const float *x, *w, *bias, *residual;
+  float* y;
+};
+
+// One part's work.
+class Part {
+ public:
+  Part(const ConvF32& p, const Bound& b, char* scratch)
+      : p_(p), b_(b), table_(reinterpret_cast<const float**>(scratch)) {
+    c_rows_ = const_cast<float**>(table_ + p.g.taps() * p.block);
+    c_now_ = c_rows_ + p.block;
+    zeros_ = reinterpret_cast<float*>(c_now_ + p.block);
+    std::memset(zeros_, 0, static_cast<size_t>(zero_floats(p)) * 4);
+    first_panel_ = {p.g.taps(), p.k, p.out_channels / p.groups, p.kernel->nr};
+  }
+
+  // Output pixels [begin, end) of the whole batch, output channels [c0, c1) of each group.
+  void run(int64_t begin, int64_t end, int64_t c0, int64_t c1) {
+    c0_ = c0;
+    c1_ = c1;
+    for (ClassIterator it(p_.g, p_.transposed); it.next();) {
+      class_ = &it;
+      rows_of_class(begin, end);
+      flush();
+    }
+  }
+
+ private:
+  void rows_of_class(int64_t begin, int64_t end) {
+    const Geometry& g = p_.g;
+    for (int64_t row = begin / g.out[2]; row * g.out[2] < end; ++row) {
+      const int64_t oh = row % g.out[1], od = row / g.out[1] % g.out[0], n = row / g.out[1] / g.out[0];
+      if (!class_->has(0, od) || !class_->has(1, oh)) continue;
+      const int64_t first = row * g.out[2];
+      const int64_t hi = std::min(end - first, g.out[2]), step = class_->step();
+      int64_t ow = class_->first_at_least(std::max<int64_t>(0, begin - first));
+      while (ow < hi) {
+        const int64_t count = std::min((hi - ow + step - 1) / step, p_.block - rows_);
+        append(n, od, oh, ow, count);
+        ow += count * step;
+        if (rows_ == p_.block) flush();
       }
     }
   }
-}
 
-// Where everything is for one part.
-struct Operands {
-  const float *x, *w, *bias, *residual;
-  float* y;
-  const float** table;
-  const float* zeros;
-};
-
-// All taps of one panel for one block of pixels; a panel beyond kPanelBytes is cut at taps, the sums waiting in Y.
-void run_panel(const ConvStep& q, const Operands& o, const GemmPanels& panels, int64_t group, int64_t i, int64_t first,
-               int64_t count) {
-  const int64_t taps = panels.taps, width = panel_width(panels, i);
-  const int64_t column = group * panels.n + i * panels.nr;
-  GemmTile tile;
-  tile.a_tap = q.block;
-  tile.a_offset = group * (q.channels / q.groups);
-  tile.ldb = width;
-  tile.k = panels.k;
-  tile.rows = count;
-  tile.cols = panel_cols(panels, i);
-  tile.c = o.y + first * q.out_channels + column;
-  tile.ldc = tile.ld_residual = q.out_channels;
-  tile.residual = o.residual ? o.residual + first * q.out_channels + column : nullptr;
-  tile.bias = o.bias ? o.bias + column : nullptr;
-  tile.epilogue = q.epilogue;
-  const float* b = o.w + group * packed_floats(panels) + panel_offset(panels, i);
-  const int64_t fitting = std::max<int64_t>(1, kPanelBytes / (panels.k * width * 4));
-  const int64_t chunk = count > 2 * q.kernel->mr && fitting < taps ? fitting : taps;
-  for (int64_t t = 0; t < taps; t += chunk) {
-    tile.a = o.table + t * q.block;
-    tile.b = b + t * panels.k * width;
-    tile.taps = std::min(chunk, taps - t);
-    tile.accumulate = t > 0;
-    tile.partial = t + tile.taps < taps;
-    q.kernel->run(tile);
+  // `count` output pixels from ow on, in steps of the class.
+  void append(int64_t n, int64_t od, int64_t oh, int64_t ow, int64_t count) {
+    const Geometry& g = p_.g;
+    const float** out = table_ + rows_;
+    const int64_t in_step = class_->in_step();
+    class_->each_tap([&](int64_t kd, int64_t kh, int64_t kw) {
+      const int64_t id = class_->source(0, od, kd), ih = class_->source(1, oh, kh), iw = class_->source(2, ow, kw);
+      if (id < 0 || id >= g.in[0] || ih < 0 || ih >= g.in[1]) {
+        std::fill(out, out + count, zeros_);
+      } else {
+        const float* line = b_.x + ((n * g.in[0] + id) * g.in[1] + ih) * g.in[2] * p_.pixel_floats;
+        // Pixels [lo, hi) of the run see the image, the others the padding beside it.
+        const int64_t lo = iw < 0 ? std::min(count, (-iw + in_step - 1) / in_step) : 0;
+        const int64_t hi = iw < g.in[2] ? std::min(count, (g.in[2] - iw + in_step - 1) / in_step) : 0;
+        int64_t i = 0;
+        for (; i < lo; ++i) out[i] = zeros_;
+        for (; i < hi; ++i) out[i] = line + (iw + i * in_step) * p_.pixel_floats;
+        for (; i < count; ++i) out[i] = zeros_;
+      }
+      out += p_.block;
+    });
+    const int64_t pixel = ((n * g.out[0] + od) * g.out[1] + oh) * g.out[2] + ow;
+    if (rows_ == 0) first_pixel_ = pixel;
+    if (p_.transposed)
+      for (int64_t i = 0; i < count; ++i) c_rows_[rows_ + i] = b_.y + (pixel + i * class_->step()) * p_.out_channels;
+    rows_ += count;
   }
-}
+
+  void flush() {
+    if (rows_ == 0) return;
+    for (int64_t group = 0; group < p_.groups; ++group)
+      for (int64_t i = 0; i < panel_count(first_panel_); ++i) panel(group, i);
+    rows_ = 0;
+  }
+
+  void panel(int64_t group, int64_t i) {
+    const int64_t begin = i * first_panel_.nr, c0 = std::max(c0_, begin);
+    const int64_t c1 = std::min(c1_, begin + panel_cols(first_panel_, i));
+    if (c0 >= c1) return;
+    const int64_t channel = group * first_panel_.n + c0;
+    GemmTile t;
+    t.a_tap = p_.block;
+    t.rows = rows_;
+    t.cols = c1 - c0;
+    t.ldb = panel_width(first_panel_, i);
+    t.ldc = t.ld_residual = p_.out_channels;
+    t.bias = b_.bias ? b_.bias + channel : nullptr;
+    t.epilogue = p_.epilogue;
+    if (p_.transposed) {
+      for (int64_t r = 0; r < rows_; ++r) c_now_[r] = c_rows_[r] + channel;
+      t.c_rows = c_now_;
+    } else {
+      t.c = b_.y + first_pixel_ * p_.out_channels + channel;
+      if (b_.residual) t.residual = b_.residual + first_pixel_ * p_.out_channels + channel;
+    }
+    const float* weights = b_.w + group * packed_floats(first_panel_) + panel_offset(first_panel_, i) +
+                           class_->first_tap() * p_.k * t.ldb + (c0 - begin);
+    reduce(t, weights, group * p_.k);
+  }
+
+  // Cuts the reduction where the panel would not stay in L2 from one tile of rows to the next.
+  void reduce(GemmTile& t, const float* weights, int64_t a_offset) {
+    const int64_t taps = class_->taps(), all = taps * p_.k;
+    const bool cut = all > kDepth * 3 / 2 && rows_ > p_.kernel->mr;
+    const int64_t depth = cut ? kDepth : std::max<int64_t>(all, 1);
+    const int64_t step = std::max<int64_t>(1, p_.k > 0 ? depth / p_.k : taps);
+    if (all == 0) {
+      t.taps = 0;
+      t.a = table_;
+      t.b = weights;
+      return p_.kernel->run(t);
+    }
+    for (int64_t tap = 0; tap < taps; tap += step) {
+      t.a = table_ + tap * p_.block;
+      t.taps = std::min(step, taps - tap);
+      for (int64_t k = 0; k < p_.k; k += t.k) {
+        t.k = step > 1 ? p_.k : std::min(depth, p_.k - k);
+        t.a_offset = a_offset + k;
+        t.b = weights + (tap * p_.k + k) * t.ldb;
+        t.accumulate = tap + k > 0;
+        t.partial = tap + t.taps < taps || k + t.k < p_.k;
+        p_.kernel->run(t);
+      }
+    }
+  }
+
+  const ConvF32& p_;
+  Bound b_;
+  const float** table_;
+  float **c_rows_, **c_now_, *zeros_;
+  GemmPanels first_panel_;
+  const ClassIterator* class_ = nullptr;
+  int64_t rows_ = 0, first_pixel_ = 0, c0_ = 0, c1_ = 0;
+};
 
 }  // namespace
 
-GemmPanels conv_panels(const ConvStep& q) {
-  return {taps_of(q), depth_of(q), q.out_channels / q.groups, q.kernel->nr};
+double conv_f32_prepare(ConvF32& p) {
+  const int64_t mr = p.kernel->mr, pixels = p.batch * p.g.out_pixels();
+  p.block = std::clamp<int64_t>(kTable / std::max<int64_t>(1, p.g.taps()), mr, kMaxRows) / mr * mr;
+  // With few pixels every core would stream all weights from memory.
+  p.split_channels = !p.transposed && p.groups == 1 && p.g.out_pixels() <= 64 && pixels < 256 && p.out_channels >= 64;
+  const double macs = static_cast<double>(p.transposed ? p.batch * p.g.in_pixels() : pixels) *
+                      static_cast<double>(p.g.taps() * p.k) * static_cast<double>(p.out_channels);
+  return macs / 32 + static_cast<double>(pixels) * static_cast<double>(p.g.taps() + p.out_channels) / 8;
 }
 
-double conv_prepare(ConvStep& q) {
-  const double pixels = static_cast<double>(q.batch * q.window.out_pixels());
-  const double depth = static_cast<double>(q.window.taps() * (q.channels / q.groups));
-  const double work = pixels * static_cast<double>(q.out_channels) * depth / 32;
-  // Small maps with many weights: each core should stream only half of them (KERNELS.md §0b: at 7x7 and below).
-  q.split_columns = q.window.out_pixels() <= 64 && q.out_channels / q.groups >= 2 * q.kernel->nr;
-  // Balanced blocks of at most kMaxBlock pixels whose table stays within L1.
-  const int64_t most = std::clamp<int64_t>(2048 / taps_of(q) / q.kernel->mr * q.kernel->mr, 4 * q.kernel->mr, kMaxBlock);
-  q.block = std::min<int64_t>(most, std::max<int64_t>(1, q.batch * q.window.out_pixels()));
-  return work + pixels * depth / 64;
-}
+size_t conv_f32_scratch(const ConvF32& p, int parts) { return part_bytes(p) * static_cast<size_t>(parts); }
 
-size_t conv_scratch(const ConvStep& q, int parts) {
-  return static_cast<size_t>(parts * (table_floats(q) + (q.channels + 31) / 16 * 16)) * sizeof(float);
-}
-
-Status conv_step(const void* params, void* const* args, int part, int parts) {
-  const auto& q = *static_cast<const ConvStep*>(params);
-  float* scratch = static_cast<float*>(args[5]) + conv_scratch(q, 1) / sizeof(float) * part;
-  float* zeros = scratch + table_floats(q);
-  std::memset(zeros, 0, static_cast<size_t>(q.channels) * sizeof(float));
-  const Operands o{static_cast<const float*>(args[0]), static_cast<const float*>(args[1]),
-                   static_cast<const float*>(args[2]), static_cast<const float*>(args[3]),
-                   static_cast<float*>(args[4]),       reinterpret_cast<const float**>(scratch), zeros};
-  const GemmPanels panels = conv_panels(q);
-  const int64_t pixels = q.batch * q.window.out_pixels(), per_group = panel_count(panels);
-  const Range rows = q.split_columns ? Range{0, pixels} : part_of(pixels, part, parts, q.kernel->mr);
-  const Range share = q.split_columns ? part_of(q.groups * per_group, part, parts) : Range{0, q.groups * per_group};
-  if (share.begin == share.end) return Status::ok;
-  for (int64_t first = rows.begin; first < rows.end; first += q.block) {
-    const int64_t count = std::min(q.block, rows.end - first);
-    point_rows(q, o.x, zeros, first, count, o.table);
-    for (int64_t i = share.begin; i < share.end; ++i) run_panel(q, o, panels, i / per_group, i % per_group, first, count);
+Status conv_f32_step(const void* params, void* const* args, int part, int parts) {
+  const auto& p = *static_cast<const ConvF32*>(params);
+  const Bound b{static_cast<const float*>(args[0]), static_cast<const float*>(args[1]),
+                static_cast<const float*>(args[2]), static_cast<const float*>(args[3]), static_cast<float*>(args[4])};
+  const int64_t pixels = p.batch * p.g.out_pixels(), columns = p.out_channels / p.groups;
+  if (pixels == 0 || columns == 0) return Status::ok;
+  Part work(p, b, static_cast<char*>(args[5]) + part_bytes(p) * static_cast<size_t>(part));
+  if (p.split_channels) {
+    const auto [c0, c1] = part_of(columns, part, parts, 16);
+    work.run(0, pixels, c0, c1);
+  } else {
+    const auto [begin, end] = part_of(pixels, part, parts, p.kernel->mr);
+    work.run(begin, end, 0, columns);
   }
   return Status::ok;
 }
 
-int64_t conv_packed_floats(int64_t groups, int64_t out_channels, int64_t group_channels, int64_t taps) {
-  return groups * packed_floats({taps, group_channels, out_channels / groups, 16});
-}
-
-void conv_pack(const GemmF32& kernel, int64_t groups, int64_t out_channels, int64_t group_channels, int64_t taps,
-               const float* w, float* packed) {
-  const GemmPanels panels{taps, group_channels, out_channels / groups, kernel.nr};
-  for (int64_t g = 0; g < groups; ++g)
-    gemm_f32_pack(kernel, panels, w + g * panels.n * group_channels * taps, 1, taps, group_channels * taps,
-                  packed + g * packed_floats(panels));
-}
-
-void conv_unpack(int nr, int64_t groups, int64_t out_channels, int64_t group_channels, int64_t taps, const float* packed,
-                 float* w) {
-  const GemmPanels panels{taps, group_channels, out_channels / groups, nr};
-  for (int64_t g = 0; g < groups; ++g)
-    gemm_f32_unpack(panels, packed + g * packed_floats(panels), w + g * panels.n * group_channels * taps, 1, taps,
-                    group_channels * taps);
-}
-
-Status pad_image_step(const void* params, void* const* args, int part, int parts) {
-  const auto& q = *static_cast<const PadImageStep*>(params);
-  const Geometry& g = q.window;
+Status conv_pad_step(const void* params, void* const* args, int part, int parts) {
+  const auto& p = *static_cast<const ConvPad*>(params);
   const auto* x = static_cast<const float*>(args[0]);
-  auto* y = static_cast<float*>(args[1]);
-  const int64_t rows[2] = {g.in[0] + g.pad[0] + g.pad_end[0], g.in[1] + g.pad[1] + g.pad_end[1]};
-  const int64_t left = g.pad[2] * q.channels, middle = g.in[2] * q.channels, right = g.pad_end[2] * q.channels;
-  const Range share = part_of(q.batch * rows[0] * rows[1], part, parts);
-  for (int64_t i = share.begin; i < share.end; ++i) {
-    const int64_t h = i % rows[1] - g.pad[1], d = i / rows[1] % rows[0] - g.pad[0], n = i / rows[1] / rows[0];
-    float* out = y + i * (left + middle + right);
-    if (d < 0 || d >= g.in[0] || h < 0 || h >= g.in[1]) {
-      std::memset(out, 0, static_cast<size_t>(left + middle + right) * sizeof(float));
+  auto* out = static_cast<float*>(args[1]);
+  const Geometry& g = p.g;
+  const int64_t row_floats = p.width() * p.channels;
+  const auto [begin, end] = part_of(p.batch * p.depth() * p.height(), part, parts);
+  for (int64_t row = begin; row < end; ++row) {
+    const int64_t h = row % p.height() - g.pad[1], d = row / p.height() % p.depth() - g.pad[0];
+    const int64_t n = row / p.height() / p.depth();
+    float* y = out + row * row_floats;
+    if (h < 0 || h >= g.in[1] || d < 0 || d >= g.in[0]) {
+      std::memset(y, 0, static_cast<size_t>(row_floats) * 4);
       continue;
     }
-    std::memset(out, 0, static_cast<size_t>(left) * sizeof(float));
-    std::memcpy(out + left, x + ((n * g.in[0] + d) * g.in[1] + h) * middle, static_cast<size_t>(middle) * sizeof(float));
-    std::memset(out + left + middle, 0, static_cast<size_t>(right) * sizeof(float));
+    const int64_t left = g.pad[2] * p.channels, middle = g.in[2] * p.channels;
+    std::memset(y, 0, static_cast<size_t>(left) * 4);
+    std::memset(y + left + middle, 0, static_cast<size_t>(row_floats - left - middle) * 4);
+    const int64_t first = (d * g.in[1] + h) * g.in[2];
+    const float* from = x + n * g.in_pixels() * p.channels + first * p.from_pixel;
+    y += left;
+    if (p.from_channel == 1) {
+      std::memcpy(y, from, static_cast<size_t>(middle) * 4);
+    } else {
+      for (int64_t c = 0; c < p.channels; ++c)
+        for (int64_t w = 0; w < g.in[2]; ++w) y[w * p.channels + c] = from[c * p.from_channel + w];
+    }
   }
   return Status::ok;
 }

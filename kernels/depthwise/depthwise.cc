@@ -3,52 +3,39 @@
 
 namespace fi {
 
-#define FI_KERNEL(isa)                                              \
-  namespace isa {                                                   \
-  void depthwise_f32_row(const DepthwiseStep&, const DepthwiseRow&); \
+#define FI_KERNEL(isa, symbol, kw, sw)                \
+  namespace isa {                                     \
+  Status symbol(const void*, void* const*, int, int); \
   }
 #include "kernels/depthwise/kernels.inc"
 #undef FI_KERNEL
 
-const DepthwiseF32& depthwise_f32(Isa isa) {
-  static const DepthwiseF32 rows[] = {
-#define FI_KERNEL(isa) {"depthwise_f32_" #isa, Isa::isa, &isa::depthwise_f32_row},
+const DepthwiseKernel& depthwise_f32(Isa isa, const DepthwiseF32& p) {
+  static const DepthwiseKernel rows[] = {
+#define FI_KERNEL(isa, symbol, kw, sw) {#symbol "_" #isa, Isa::isa, kw, sw, &isa::symbol},
 #include "kernels/depthwise/kernels.inc"
 #undef FI_KERNEL
   };
-  const DepthwiseF32* row = rows;
-  while (row->isa > isa) ++row;  // the last row is the baseline, which every machine has
+  const Geometry& g = p.g;
+  // A kernel of fixed width keeps pointers to at most 7 kernel rows.
+  const bool fixed = g.dilation[2] == 1 && g.kernel[0] * g.kernel[1] <= 7;
+  const DepthwiseKernel* row = rows;
+  while (row->isa > isa || (row->kw != 0 && !(fixed && row->kw == g.kernel[2] && row->sw == g.stride[2]))) ++row;
   return *row;
 }
 
-Status depthwise_step(const void* params, void* const* args, int part, int parts) {
-  const auto& q = *static_cast<const DepthwiseStep*>(params);
-  const Geometry& g = q.window;
-  const auto* x = static_cast<const float*>(args[0]);
-  constexpr int64_t kMaxRows = 256;  // kernel depth * height; the operator takes larger ones another way
-  const float* rows[kMaxRows];
-  DepthwiseRow d;
-  d.rows = rows;
-  d.row_taps = g.kernel[0] * g.kernel[1];
-  d.weights = static_cast<const float*>(args[1]);
-  d.bias = static_cast<const float*>(args[2]);
-  const auto* residual = static_cast<const float*>(args[3]);
-  const int64_t row_floats = g.out[2] * q.channels;
-  const Range share = part_of(q.batch * g.out[0] * g.out[1], part, parts);
-  for (int64_t i = share.begin; i < share.end; ++i) {
-    const int64_t oh = i % g.out[1], od = i / g.out[1] % g.out[0], n = i / g.out[1] / g.out[0];
-    for (int64_t kd = 0, at = 0; kd < g.kernel[0]; ++kd)
-      for (int64_t kh = 0; kh < g.kernel[1]; ++kh, ++at) {
-        const int64_t z = od * g.stride[0] - g.pad[0] + kd * g.dilation[0];
-        const int64_t y = oh * g.stride[1] - g.pad[1] + kh * g.dilation[1];
-        const bool inside = z >= 0 && z < g.in[0] && y >= 0 && y < g.in[1];
-        rows[at] = inside ? x + ((n * g.in[0] + z) * g.in[1] + y) * g.in[2] * q.channels : nullptr;
-      }
-    d.residual = residual ? residual + i * row_floats : nullptr;
-    d.y = static_cast<float*>(args[4]) + i * row_floats;
-    q.kernel->row(q, d);
-  }
-  return Status::ok;
+double cost_of(const DepthwiseF32& p) {
+  return static_cast<double>(p.batch * p.g.out_pixels()) * static_cast<double>(p.channels * (p.g.taps() + 4)) / 16;
+}
+
+void depthwise_pack(const float* w, int64_t channels, int64_t taps, float* packed) {
+  for (int64_t t = 0; t < taps; ++t)
+    for (int64_t c = 0; c < channels; ++c) packed[t * channels + c] = w[c * taps + t];
+}
+
+void depthwise_unpack(const float* packed, int64_t channels, int64_t taps, float* w) {
+  for (int64_t t = 0; t < taps; ++t)
+    for (int64_t c = 0; c < channels; ++c) w[c * taps + t] = packed[t * channels + c];
 }
 
 }  // namespace fi

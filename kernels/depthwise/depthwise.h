@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// Depthwise convolution on channels-last data:
-//   Y[p, c] = epilogue( sum over taps t of  X[pixel(p, t), c] * W[t, c] )
-// vectorised over channels, weights of a kernel row in registers, several output pixels at once. Taps in the padding are
-// left out; the others ascend, whatever the blocking.
+// Depthwise convolution, channels last:
+//
+//   Y[n, o, c] = epilogue( sum over taps t of  X[n, o * stride - pad + t * dilation, c] * W[t, c] )
+//
+// X outside the image is 0. The sum is one chain of multiply-adds from 0 in tap order; taps outside the image are left
+// out of it or multiply by 0.
 #pragma once
 #include "csrc/base/cpu.h"
 #include "csrc/base/step.h"
@@ -11,31 +13,26 @@
 
 namespace fi {
 
-// One output row of one image, all channels.
-struct DepthwiseRow {
-  const float* const* rows;  // [kernel depth * kernel height]: input rows, null in the padding
-  int64_t row_taps;          // entries of rows
-  const float* weights;      // [taps][channels]
-  const float* bias;         // [channels] or null
-  const float* residual;     // this row of R, or null
-  float* y;                  // this row of Y
+struct DepthwiseF32 {
+  Geometry g;
+  int64_t batch = 0, channels = 0;
+  Epilogue epilogue;  // scale is not looked at
 };
 
-struct DepthwiseStep;
-struct DepthwiseF32 {
+// A variant (a row of kernels.inc). kw, sw: the kernel width and column stride it is for, undilated; 0: any.
+struct DepthwiseKernel {
   const char* name;
   Isa isa;
-  void (*row)(const DepthwiseStep&, const DepthwiseRow&);
+  int kw, sw;
+  // params: DepthwiseF32. args: X, W [taps, C], bias [C] or null, residual (as Y) or null, Y.
+  StepFn run;
 };
-const DepthwiseF32& depthwise_f32(Isa);
+const DepthwiseKernel& depthwise_f32(Isa, const DepthwiseF32&);
+// In the units of PlanContext::parts_for.
+double cost_of(const DepthwiseF32&);
 
-struct DepthwiseStep {
-  const DepthwiseF32* kernel = nullptr;
-  Geometry window;
-  int64_t batch = 0, channels = 0;
-  Epilogue epilogue;
-};
-// args: X, W [taps][C], bias or null, R or null, Y.
-Status depthwise_step(const void* params, void* const* args, int part, int parts);
+// [C, taps] → [taps, C] and back.
+void depthwise_pack(const float* w, int64_t channels, int64_t taps, float* packed);
+void depthwise_unpack(const float* packed, int64_t channels, int64_t taps, float* w);
 
 }  // namespace fi

@@ -1,122 +1,196 @@
 // SPDX-License-Identifier: Apache-2.0
+// Two forms. Fixed width: P neighbouring output pixels of a row, one vector of channels at a time, input columns shared
+// in registers between the pixels. Any window: one pixel, eight vectors of channels at a time.
 #pragma once
 #include "kernels/depthwise/depthwise.h"
 #include "kernels/gemm/activate.h"
 
-#define FI_UNROLL _Pragma("GCC unroll 16")
+#define FI_UNROLL _Pragma("GCC unroll 32")
 
 namespace fi::FI_ISA {
 
-template <int CV>
-FI_INLINE VF depthwise_load(const float* p, int j, int lanes) {
-  return CV == 1 && lanes < VF::W ? load(p, lanes) : load(p + j * VF::W);
+struct DepthwiseArgs {
+  const float *x, *w, *bias, *residual;
+  float* y;
+};
+FI_INLINE DepthwiseArgs depthwise_args(void* const* args) {
+  return {static_cast<const float*>(args[0]), static_cast<const float*>(args[1]), static_cast<const float*>(args[2]),
+          static_cast<const float*>(args[3]), static_cast<float*>(args[4])};
 }
 
-// P output pixels from column `ox` on, CV vectors of channels at c; all taps of the P pixels are inside the row if
-// `interior`. KW = 0: kernel width known at run time.
-template <int KW, int S, int P, int CV>
-FI_INLINE void depthwise_block(const DepthwiseStep& q, const DepthwiseRow& d, int64_t ox, int64_t c, int lanes) {
-  const Geometry& g = q.window;
-  const int64_t kw = KW ? KW : g.kernel[2], stride = S ? S : g.stride[2], dilation = KW ? 1 : g.dilation[2];
-  const int64_t left = ox * stride - g.pad[2], C = q.channels;
-  VF acc[P][CV];
-  FI_UNROLL for (int p = 0; p < P; ++p) {
-    FI_UNROLL for (int j = 0; j < CV; ++j) acc[p][j] = zero();
-  }
-  for (int64_t r = 0; r < d.row_taps; ++r) {
-    if (!d.rows[r]) continue;
-    const float* x = d.rows[r] + left * C + c;
-    const float* w = d.weights + r * kw * C + c;
-    if constexpr (KW > 0) {
-      VF wv[KW][CV];
-      FI_UNROLL for (int k = 0; k < KW; ++k) {
-        FI_UNROLL for (int j = 0; j < CV; ++j) wv[k][j] = depthwise_load<CV>(w + k * C, j, lanes);
+FI_INLINE VF load_some(const float* p, int n) { return n == VF::W ? load(p) : load(p, n); }
+FI_INLINE void store_some(float* p, VF v, int n) {
+  if (n == VF::W)
+    store(p, v);
+  else
+    store(p, v, n);
+}
+
+// Residual before the activation, and a clamp, in registers; the other activations run over the finished pixels in L1.
+FI_INLINE VF depthwise_finish(const Epilogue& e, VF acc, const float* residual, int n) {
+  if (residual && !e.residual_after) acc = acc + load_some(residual, n);
+  if (e.activation == Activation::relu) acc = max(zero(), acc);
+  if (e.activation == Activation::clip) acc = clamp(acc, set1(e.alpha), set1(e.beta));
+  if (residual && e.residual_after && is_clamp(e.activation)) acc = acc + load_some(residual, n);
+  return acc;
+}
+FI_INLINE void depthwise_activate(const Epilogue& e, const float* residual, float* y, int64_t n) {
+  if (!is_clamp(e.activation)) activate_row(e, y, e.residual_after ? residual : nullptr, y, n);
+}
+
+constexpr int kDepthwiseRows = 7;
+
+// P pixels from `pixel` on. columns[r][j]: column j of the input under kernel row r, or null outside the image (only
+// with kEdge).
+template <int KW, int SW, int P, bool kEdge>
+static void depthwise_tile(const DepthwiseF32& p, const DepthwiseArgs& a,
+                           const float* const (*columns)[(P - 1) * SW + KW], const int64_t* taps, int rows,
+                           int64_t pixel) {
+  constexpr int kColumns = (P - 1) * SW + KW;
+  const int64_t channels = p.channels;
+  float* y = a.y + pixel * channels;
+  const float* residual = a.residual ? a.residual + pixel * channels : nullptr;
+  for (int64_t c = 0; c < channels; c += VF::W) {
+    const int n = channels - c < VF::W ? static_cast<int>(channels - c) : VF::W;
+    VF acc[P];
+    FI_UNROLL for (int i = 0; i < P; ++i) acc[i] = zero();
+    for (int r = 0; r < rows; ++r) {
+      const float* w = a.w + taps[r] * channels + c;
+      VF x[kColumns];
+      FI_UNROLL for (int j = 0; j < kColumns; ++j) {
+        const float* from = columns[r][j];
+        x[j] = kEdge && !from ? zero() : load_some(from + c, n);
       }
-      // Each input column is loaded once and goes to all outputs that see it; per output, taps still ascend.
-      FI_UNROLL for (int i = 0; i < (P - 1) * S + KW; ++i) {
-        VF xv[CV];
-        FI_UNROLL for (int j = 0; j < CV; ++j) xv[j] = depthwise_load<CV>(x + i * C, j, lanes);
-        FI_UNROLL for (int p = 0; p < P; ++p) {
-          const int k = i - p * S;
-          if (k >= 0 && k < KW) {
-            FI_UNROLL for (int j = 0; j < CV; ++j) acc[p][j] = fma(xv[j], wv[k][j], acc[p][j]);
-          }
+      FI_UNROLL for (int k = 0; k < KW; ++k) {
+        const VF wk = load_some(w + k * channels, n);
+        FI_UNROLL for (int i = 0; i < P; ++i) acc[i] = fma(x[i * SW + k], wk, acc[i]);
+      }
+    }
+    const VF bias = a.bias ? load_some(a.bias + c, n) : zero();
+    FI_UNROLL for (int i = 0; i < P; ++i) {
+      const float* r = residual ? residual + i * channels + c : nullptr;
+      store_some(y + i * channels + c, depthwise_finish(p.epilogue, acc[i] + bias, r, n), n);
+    }
+  }
+  depthwise_activate(p.epilogue, residual, y, P * channels);
+}
+
+// An output row: which kernel rows see the image, and where.
+struct DepthwiseRow {
+  const float* line[kDepthwiseRows];  // first pixel of the input row
+  int64_t taps[kDepthwiseRows];       // the kernel row's first tap
+  int rows = 0;
+  int64_t first_pixel;  // of the output row
+};
+FI_INLINE DepthwiseRow depthwise_row(const DepthwiseF32& p, const float* x, int64_t row) {
+  const Geometry& g = p.g;
+  const int64_t oh = row % g.out[1], od = row / g.out[1] % g.out[0], n = row / g.out[1] / g.out[0];
+  const Taps in_d = inside(g, 0, od), in_h = inside(g, 1, oh);
+  DepthwiseRow out;
+  for (int64_t kd = in_d.begin; kd < in_d.end; ++kd)
+    for (int64_t kh = in_h.begin; kh < in_h.end; ++kh) {
+      const int64_t id = od * g.stride[0] - g.pad[0] + kd * g.dilation[0];
+      const int64_t ih = oh * g.stride[1] - g.pad[1] + kh * g.dilation[1];
+      out.line[out.rows] = x + ((n * g.in[0] + id) * g.in[1] + ih) * g.in[2] * p.channels;
+      out.taps[out.rows++] = (kd * g.kernel[1] + kh) * g.kernel[2];
+    }
+  out.first_pixel = row * g.out[2];
+  return out;
+}
+
+// As many tiles of P pixels as fit into [ow, out); returns the first pixel that is left.
+template <int KW, int SW, int P>
+FI_INLINE int64_t depthwise_tiles(const DepthwiseF32& p, const DepthwiseArgs& a, const DepthwiseRow& row, int64_t ow) {
+  constexpr int kColumns = (P - 1) * SW + KW;
+  const Geometry& g = p.g;
+  for (; ow + P <= g.out[2]; ow += P) {
+    const float* columns[kDepthwiseRows][kColumns];
+    const int64_t iw = ow * SW - g.pad[2];
+    for (int r = 0; r < row.rows; ++r)
+      for (int j = 0; j < kColumns; ++j)
+        columns[r][j] = iw + j >= 0 && iw + j < g.in[2] ? row.line[r] + (iw + j) * p.channels : nullptr;
+    if (iw >= 0 && iw + kColumns <= g.in[2])
+      depthwise_tile<KW, SW, P, false>(p, a, columns, row.taps, row.rows, row.first_pixel + ow);
+    else
+      depthwise_tile<KW, SW, P, true>(p, a, columns, row.taps, row.rows, row.first_pixel + ow);
+  }
+  return ow;
+}
+
+template <int KW, int SW, int P>
+FI_INLINE Status depthwise_fixed(const void* params, void* const* args, int part, int parts) {
+  const auto& p = *static_cast<const DepthwiseF32*>(params);
+  const DepthwiseArgs a = depthwise_args(args);
+  const auto [begin, end] = part_of(p.batch * p.g.out[0] * p.g.out[1], part, parts);
+  for (int64_t r = begin; r < end; ++r) {
+    const DepthwiseRow row = depthwise_row(p, a.x, r);
+    int64_t ow = depthwise_tiles<KW, SW, P>(p, a, row, 0);
+    if constexpr (P > 4) ow = depthwise_tiles<KW, SW, 4>(p, a, row, ow);
+    ow = depthwise_tiles<KW, SW, 2>(p, a, row, ow);
+    depthwise_tiles<KW, SW, 1>(p, a, row, ow);
+  }
+  return Status::ok;
+}
+
+// V vectors of channels from c on, the last of n lanes, of one output pixel.
+template <int V>
+FI_INLINE void depthwise_pixel(const DepthwiseF32& p, const DepthwiseArgs& a, int64_t image, const int64_t* o,
+                               const Taps* in, int64_t pixel, int64_t c, int n) {
+  const Geometry& g = p.g;
+  VF acc[V];
+  FI_UNROLL for (int j = 0; j < V; ++j) acc[j] = zero();
+  for (int64_t kd = in[0].begin; kd < in[0].end; ++kd)
+    for (int64_t kh = in[1].begin; kh < in[1].end; ++kh)
+      for (int64_t kw = in[2].begin; kw < in[2].end; ++kw) {
+        const int64_t k[3] = {kd, kh, kw};
+        int64_t at = image;
+        for (int s = 0; s < 3; ++s) at = at * g.in[s] + o[s] * g.stride[s] - g.pad[s] + k[s] * g.dilation[s];
+        const float* x = a.x + at * p.channels + c;
+        const float* w = a.w + ((kd * g.kernel[1] + kh) * g.kernel[2] + kw) * p.channels + c;
+        FI_UNROLL for (int j = 0; j < V; ++j) {
+          const int lanes = j == V - 1 ? n : VF::W;
+          acc[j] = fma(load_some(x + j * VF::W, lanes), load_some(w + j * VF::W, lanes), acc[j]);
         }
       }
-    } else {
-      for (int64_t k = 0; k < kw; ++k) {
-        const int64_t at = left + k * dilation;
-        if (at < 0 || at >= g.in[2]) continue;
-        FI_UNROLL for (int j = 0; j < CV; ++j)
-          acc[0][j] = fma(depthwise_load<CV>(x + k * dilation * C, j, lanes), depthwise_load<CV>(w + k * C, j, lanes), acc[0][j]);
-      }
-    }
-  }
-  const Epilogue& e = q.epilogue;
-  const VF alpha = set1(e.alpha), beta = set1(e.beta);
-  const bool simple = is_clamp(e.activation);
-  FI_UNROLL for (int j = 0; j < CV; ++j) {
-    const VF b = d.bias ? depthwise_load<CV>(d.bias + c, j, lanes) : zero();
-    FI_UNROLL for (int p = 0; p < P; ++p) {
-      const int64_t at = (ox + p) * C + c;
-      VF v = acc[p][j] + b;
-      if (d.residual && !e.residual_after) v = v + depthwise_load<CV>(d.residual + at, j, lanes);
-      if (e.activation == Activation::relu) v = max(zero(), v);
-      if (e.activation == Activation::clip) v = clamp(v, alpha, beta);
-      if (d.residual && e.residual_after && simple) v = v + depthwise_load<CV>(d.residual + at, j, lanes);
-      if (CV == 1 && lanes < VF::W)
-        store(d.y + at, v, lanes);
-      else
-        store(d.y + at + j * VF::W, v);
-    }
+  FI_UNROLL for (int j = 0; j < V; ++j) {
+    const int lanes = j == V - 1 ? n : VF::W;
+    const int64_t at = c + j * VF::W;
+    if (a.bias) acc[j] = acc[j] + load_some(a.bias + at, lanes);
+    const float* r = a.residual ? a.residual + pixel * p.channels + at : nullptr;
+    store_some(a.y + pixel * p.channels + at, depthwise_finish(p.epilogue, acc[j], r, lanes), lanes);
   }
 }
 
-// The output columns whose window lies inside the row: [begin, end).
-FI_INLINE Taps depthwise_interior(const Geometry& g) {
-  int64_t begin = (g.pad[2] + g.stride[2] - 1) / g.stride[2];
-  const int64_t room = g.in[2] + g.pad[2] - (g.kernel[2] - 1) * g.dilation[2] - 1;
-  int64_t end = room < 0 ? 0 : room / g.stride[2] + 1;
-  if (g.pad[2] < 0) begin = 0;
-  if (end > g.out[2]) end = g.out[2];
-  if (begin > end) begin = end;
-  return {begin, end};
-}
-
-template <int KW, int S, int CV>
-FI_INLINE void depthwise_columns(const DepthwiseStep& q, const DepthwiseRow& d, int64_t c, int lanes) {
-  const Geometry& g = q.window;
-  int64_t ox = 0;
-  if constexpr (KW > 0) {
-    const Taps inner = depthwise_interior(g);
-    for (; ox < inner.begin; ++ox) depthwise_block<0, 0, 1, CV>(q, d, ox, c, lanes);
-    for (; ox + 4 <= inner.end; ox += 4) depthwise_block<KW, S, 4, CV>(q, d, ox, c, lanes);
-    for (; ox < inner.end; ++ox) depthwise_block<KW, S, 1, CV>(q, d, ox, c, lanes);
+FI_INLINE Status depthwise_any(const void* params, void* const* args, int part, int parts) {
+  const auto& p = *static_cast<const DepthwiseF32*>(params);
+  const DepthwiseArgs a = depthwise_args(args);
+  const Geometry& g = p.g;
+  const auto [begin, end] = part_of(p.batch * g.out_pixels(), part, parts);
+  constexpr int kVectors = 4;
+  for (int64_t pixel = begin; pixel < end; ++pixel) {
+    const int64_t o[3] = {pixel / g.out[2] / g.out[1] % g.out[0], pixel / g.out[2] % g.out[1], pixel % g.out[2]};
+    const int64_t image = pixel / g.out_pixels();
+    const Taps in[3] = {inside(g, 0, o[0]), inside(g, 1, o[1]), inside(g, 2, o[2])};
+    int64_t c = 0;
+    for (; c + kVectors * VF::W <= p.channels; c += kVectors * VF::W)
+      depthwise_pixel<kVectors>(p, a, image, o, in, pixel, c, VF::W);
+    for (; c < p.channels; c += VF::W)
+      depthwise_pixel<1>(p, a, image, o, in, pixel, c,
+                         p.channels - c < VF::W ? static_cast<int>(p.channels - c) : VF::W);
+    depthwise_activate(p.epilogue, a.residual ? a.residual + pixel * p.channels : nullptr, a.y + pixel * p.channels,
+                       p.channels);
   }
-  for (; ox < g.out[2]; ++ox) depthwise_block<0, 0, 1, CV>(q, d, ox, c, lanes);
-}
-
-template <int KW, int S>
-FI_INLINE void depthwise_channels(const DepthwiseStep& q, const DepthwiseRow& d) {
-  int64_t c = 0;
-  for (; c + 2 * VF::W <= q.channels; c += 2 * VF::W) depthwise_columns<KW, S, 2>(q, d, c, VF::W);
-  for (; c < q.channels; c += VF::W) {
-    const int64_t left = q.channels - c;
-    depthwise_columns<KW, S, 1>(q, d, c, left < VF::W ? static_cast<int>(left) : VF::W);
-  }
-}
-
-FI_INLINE void depthwise_row(const DepthwiseStep& q, const DepthwiseRow& d) {
-  const Geometry& g = q.window;
-  const int64_t kw = g.kernel[2], s = g.stride[2];
-  if (g.dilation[2] == 1 && kw == 3 && s == 1) depthwise_channels<3, 1>(q, d);
-  else if (g.dilation[2] == 1 && kw == 3 && s == 2) depthwise_channels<3, 2>(q, d);
-  else if (g.dilation[2] == 1 && kw == 5 && s == 1) depthwise_channels<5, 1>(q, d);
-  else if (g.dilation[2] == 1 && kw == 5 && s == 2) depthwise_channels<5, 2>(q, d);
-  else if (g.dilation[2] == 1 && kw == 7 && s == 1) depthwise_channels<7, 1>(q, d);
-  else depthwise_channels<0, 0>(q, d);
-  if (!is_clamp(q.epilogue.activation))
-    activate_row(q.epilogue, d.y, q.epilogue.residual_after ? d.residual : nullptr, d.y, g.out[2] * q.channels);
+  return Status::ok;
 }
 
 }  // namespace fi::FI_ISA
+
+// P: output pixels at a time.
+#define FI_DEPTHWISE(KW, SW, P)                                                                  \
+  Status depthwise_f32_##KW##s##SW(const void* params, void* const* args, int part, int parts) { \
+    return depthwise_fixed<KW, SW, P>(params, args, part, parts);                                \
+  }
+#define FI_DEPTHWISE_ANY                                                                 \
+  Status depthwise_f32_any(const void* params, void* const* args, int part, int parts) { \
+    return depthwise_any(params, args, part, parts);                                     \
+  }

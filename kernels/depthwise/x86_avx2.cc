@@ -3,6 +3,11 @@
 
 namespace fi::FI_ISA {
 
-void depthwise_f32_row(const DepthwiseStep& q, const DepthwiseRow& d) { depthwise_row(q, d); }
+FI_DEPTHWISE(3, 1, 4)
+FI_DEPTHWISE(3, 2, 4)
+FI_DEPTHWISE(5, 1, 4)
+FI_DEPTHWISE(5, 2, 4)
+FI_DEPTHWISE(7, 1, 4)
+FI_DEPTHWISE_ANY
 
 }  // namespace fi::FI_ISA
