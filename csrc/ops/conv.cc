@@ -185,7 +185,7 @@ class Conv final : public Op {
     if (p.weights.groups != 1 || g.kernel[0] != 1 || g.kernel[1] != 3 || g.kernel[2] != 3) return nullptr;
     for (int a = 0; a < 3; ++a)
       if (g.stride[a] != 1 || g.dilation[a] != 1) return nullptr;
-    if (g.in[0] != 1 || g.out[0] != 1) return nullptr;
+    if (g.in[0] != 1 || g.out[0] != 1 || g.pad[0] != 0) return nullptr;
     const int64_t tiles = (g.out[1] + 3) / 4 * ((g.out[2] + 3) / 4);
     if (tiles < 9 || p.in.channels < 16 || p.out.channels < 16) {
       ctx.refuse("winograd: fewer than 9 tiles or 16 channels");
@@ -212,8 +212,8 @@ class Conv final : public Op {
     const int parts = ctx.parts_for(p.macs() / 48);
     const Operand x = channels_last_form(ctx, p.in, p.x, DType::f32);
     const Operand scratch = ctx.scratch(winograd_prepare(q, parts));
-    ctx.step(kernel.name, winograd_step, q, {x, ctx.address(transformed(p, kernel.m)), p.bias, p.residual, p.y, scratch},
-             parts, 2 * p.macs());
+    ctx.step(kernel.name, winograd_step, q,
+             {x, ctx.address(transformed(p, kernel.m)), p.bias, p.residual, p.y, scratch}, parts, 2 * p.macs());
   }
 
   // The weights in the Winograd domain, made when a plan first wants them: whether it does depends on the map's size.

@@ -36,7 +36,7 @@ int nr_of(const std::string& layout) {
 ConvWeights conv_weights(const Shape& s, int64_t groups, bool transposed, const WindowAttributes& a, int nr) {
   check(s.rank() >= 3 && s.rank() <= 5, "weight ", s, " has rank ", s.rank(), ", needed 3 to 5");
   check_model(groups >= 1, "group ", groups, " is not positive");
-  check(s[0] % groups == 0, "weight ", s, ": first extent is not a multiple of group ", groups);
+  check_model(s[0] % groups == 0, "weight ", s, " does not divide into ", groups, " groups");
   ConvWeights w;
   w.groups = groups;
   w.transposed = transposed;

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Conv in both layouts, depthwise and grouped, against float64."""
+"""Conv over many window shapes in both layouts; FusedConv; saving; refusals. See also test_conv.py."""
 
 import numpy as np
 import pytest
@@ -178,7 +178,7 @@ def test_weights_survive_saving_for_another_instruction_set(tmp_path):
 
 @pytest.mark.parametrize("shapes,attrs,word", [
     ([(1, 4, 5, 5), (2, 3, 3, 3)], {}, "channels"), ([(1, 4, 5, 5), (2, 4, 7, 3)], {}, "does not fit"),
-    ([(1, 4, 5, 5), (2, 4, 3)], {}, "does not fit"), ([(1, 4, 5, 5), (3, 2, 3, 3)], dict(group=2), "multiple of group"),
+    ([(1, 4, 5, 5), (2, 4, 3)], {}, "does not fit"), ([(1, 4, 5, 5), (3, 2, 3, 3)], dict(group=2), "groups"),
     ([(1, 4, 5, 5), (2, 4, 3, 3)], dict(strides=[0, 1]), "strides|positive"), ([(1, 4, 5, 5), (2, 4, 3, 3)], dict(pads=[1, 1]), "pads"),
     ([(1, 4, 5, 5), (2, 4, 3, 3), (3,)], {}, "bias"), ([(1, 4, 5, 5), (2, 4, 3, 3)], dict(auto_pad="MAYBE"), "MAYBE"),
     ([(1, 4, 5, 5), (2, 4, 3, 3)], dict(group=0), "group"), ([(1, 4, 5, 5), (2, 4, 3, 3)], dict(kernel_shape=[2, 2]), "kernel_shape"),
