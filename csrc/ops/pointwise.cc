@@ -124,6 +124,39 @@ void plan_pointwise(PlanContext& ctx, const Node& node, const TileProgramBuilder
                 std::span<const PointwiseArg>(outputs, static_cast<size_t>(n_outputs)));
 }
 
+void add_float_cast(PlanContext& ctx, const PointwiseArg& x, const PointwiseArg& y) {
+  static const TileProgramBuilder copy = [] {
+    TileProgramBuilder b(1);
+    b.output(0);
+    b.finish();
+    return b;
+  }();
+  add_pointwise(ctx, copy, std::span<const PointwiseArg>(&x, 1), std::span<const PointwiseArg>(&y, 1));
+}
+
+Operand float_input(PlanContext& ctx, int i) {
+  const Desc& d = ctx.input(i);
+  if (d.dtype == DType::f32) return ctx.in(i);
+  if (d.dtype != DType::f16 && d.dtype != DType::bf16)
+    ctx.not_native(words("input ", i, " of type ", name_of(d.dtype)));
+  const PointwiseArg work{ctx.scratch(static_cast<size_t>(d.elements()) * 4), {DType::f32, d.shape}};
+  add_float_cast(ctx, {ctx.in(i), d}, work);
+  return work.data;
+}
+
+FloatOutput float_output(PlanContext& ctx, int out, DType dtype, const Shape& shape, int over) {
+  FloatOutput y;
+  y.desc = {dtype, shape};
+  const bool whole = dtype == DType::f32;
+  y.real = over >= 0 && whole ? ctx.output_over(out, dtype, shape, over) : ctx.output(out, dtype, shape);
+  y.data = whole ? y.real : ctx.scratch(static_cast<size_t>(shape.elements()) * 4);
+  return y;
+}
+
+void FloatOutput::finish(PlanContext& ctx) const {
+  if (desc.dtype != DType::f32) add_float_cast(ctx, {data, {DType::f32, desc.shape}}, {real, desc});
+}
+
 std::unique_ptr<Op> make_pointwise(BuildContext& c) { return std::make_unique<Pointwise>(c); }
 
 }  // namespace fi

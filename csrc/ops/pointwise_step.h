@@ -24,4 +24,19 @@ void add_pointwise(PlanContext& ctx, const TileProgramBuilder& program, std::spa
 void plan_pointwise(PlanContext& ctx, const Node& node, const TileProgramBuilder& program, std::span<const int> which,
                     DType type);
 
+// y = x where both are float32, float16 or bfloat16.
+void add_float_cast(PlanContext& ctx, const PointwiseArg& x, const PointwiseArg& y);
+
+// An input as float32: itself, or a converted copy in scratch. Not native for other types.
+Operand float_input(PlanContext& ctx, int i);
+
+// An output of type float32, float16 or bfloat16 that is computed in float32: write to `data`, then call finish().
+struct FloatOutput {
+  Operand data, real;
+  Desc desc;
+  void finish(PlanContext& ctx) const;
+};
+// over: an input of the same shape whose memory may be taken over, or -1.
+FloatOutput float_output(PlanContext& ctx, int out, DType dtype, const Shape& shape, int over = -1);
+
 }  // namespace fi

@@ -25,6 +25,7 @@
 #include <cstring>
 
 #define FI_INLINE static inline __attribute__((always_inline))
+#define FI_INLINE_MEMBER inline __attribute__((always_inline))
 
 #if defined(__AVX512F__)
 #include "kernels/simd/avx512.h"

@@ -6,7 +6,9 @@ import pytest
 from support import check_node, check_same_bits, node_model, run_everywhere
 
 RNG = np.random.default_rng(7)
-SPECIALS = np.array([0, -0.0, 1, -1, 0.5, -0.5, 2.5, -2.5, np.inf, -np.inf, np.nan, 1e-40, -1e-40, 3e38, -3e38], np.float32)
+SPECIALS = np.array(
+    [0, -0.0, 1, -1, 0.5, -0.5, 2.5, -2.5, np.inf, -np.inf, np.nan, 1e-40, -1e-40, 3e38, -3e38], np.float32
+)
 
 
 def sigmoid(x):
@@ -59,11 +61,19 @@ UNARY = {
     "Atanh": (np.arctanh, {}),
     "LeakyRelu": (lambda x: np.where(x < 0, 0.125 * x, x), {"alpha": 0.125}),
     "Elu": (lambda x: np.where(x < 0, 1.5 * np.expm1(np.minimum(x, 0)), x), {"alpha": 1.5}),
-    "Selu": (lambda x: 1.05070102214813232421875 * np.where(x < 0, 1.67326319217681884765625 * np.expm1(np.minimum(x, 0)), x), {}),
+    "Selu": (
+        lambda x: (
+            1.05070102214813232421875 * np.where(x < 0, 1.67326319217681884765625 * np.expm1(np.minimum(x, 0)), x)
+        ),
+        {},
+    ),
     "Celu": (lambda x: np.where(x < 0, 2 * np.expm1(np.minimum(x, 0) / 2), x), {"alpha": 2.0}),
     "ThresholdedRelu": (lambda x: np.where(x > 0.75, x, 0), {"alpha": 0.75}),
     "HardSigmoid": (lambda x: np.clip(0.25 * x + 0.375, 0, 1), {"alpha": 0.25, "beta": 0.375}),
-    "Shrink": (lambda x: np.where(x < -0.625, x + 0.125, np.where(x > 0.625, x - 0.125, 0)), {"bias": 0.125, "lambd": 0.625}),
+    "Shrink": (
+        lambda x: np.where(x < -0.625, x + 0.125, np.where(x > 0.625, x - 0.125, 0)),
+        {"bias": 0.125, "lambd": 0.625},
+    ),
     "Swish": (lambda x: x * sigmoid(1.25 * x), {"alpha": 1.25}),
     "Gelu": (lambda x: 0.5 * x * (1 + erf(x / np.sqrt(2))), {}),
     "Gelu tanh": (gelu_tanh, {"approximate": "tanh"}),
@@ -83,7 +93,9 @@ def test_unary(name, dtype):
         x = (RNG.normal(size=shape) * 2).astype(dtype)
         expected = np.asarray(quietly(fn, x.astype(np.float64))).astype(dtype)
         atol = 4e-7 if dtype == np.float32 else 1e-12
-        check_node(name.split()[0], [x], expected=[expected], rtol=2e-6 if dtype == np.float32 else 1e-12, atol=atol, **attrs)
+        check_node(
+            name.split()[0], [x], expected=[expected], rtol=2e-6 if dtype == np.float32 else 1e-12, atol=atol, **attrs
+        )
 
 
 @pytest.mark.parametrize("name", UNARY)
@@ -102,7 +114,9 @@ def test_unary_special_values(name):
 def test_16_bit_floats_round_once(name):
     x = RNG.normal(size=(5, 33)).astype(np.float16)
     fn, attrs = UNARY[name]
-    check_node(name, [x], expected=[quietly(fn, x.astype(np.float64)).astype(np.float16)], rtol=1e-3, atol=1e-3, **attrs)
+    check_node(
+        name, [x], expected=[quietly(fn, x.astype(np.float64)).astype(np.float16)], rtol=1e-3, atol=1e-3, **attrs
+    )
 
 
 BINARY = {"Add": np.add, "Sub": np.subtract, "Mul": np.multiply, "Max": np.maximum, "Min": np.minimum}
@@ -253,7 +267,9 @@ def test_pow():
 def test_pow_of_a_constant(exponent):
     x = np.concatenate([np.exp(RNG.normal(size=40)).astype(np.float32), SPECIALS])
     e = np.array(exponent, np.float32)
-    expected = quietly(lambda: np.power(x.astype(np.float64), np.full(x.shape, exponent, np.float64)).astype(np.float32))
+    expected = quietly(
+        lambda: np.power(x.astype(np.float64), np.full(x.shape, exponent, np.float64)).astype(np.float32)
+    )
     check_node("Pow", [x, e], expected=[expected], constants=(1,), rtol=1e-6)
 
 
