@@ -25,9 +25,10 @@ PYTHON = {
     "api": {*BASE, "model", "lower", "frontend", "passes", "quantize"},
     "cuda": {*BASE, "model", "program"},
     "onnx_backend": {*BASE, "api"},
-    "bench": {*BASE, "api", "model"},
+    "peers": BASE,
+    "bench": {*BASE, "peers", "model"},
     "serve": {*BASE, "api", "model"},
-    "cli": {*BASE, "serve", "bench", "report", "api", "model"},
+    "cli": {*BASE, "serve", "bench", "peers", "report", "api", "model"},
 }
 NATIVE = {
     "csrc/base": set(),

@@ -1,0 +1,220 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Timing this engine and its peers on one model, interleaved in one process.
+
+A figure is only given for outputs that agree. All runtimes get the same inputs, thread count and float32 precision
+(OpenVINO would otherwise take bfloat16 where the CPU has it). Machines drift and throttle, so runtimes take turns in
+short blocks; each block starts with a pause, in which the others' spinning threads park, and one call not counted.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from fastinfer import _core, peers
+from fastinfer.model import Model
+
+TOLERANCE = 1e-4  # max|a − b| ≤ TOLERANCE · max|b|
+PAUSE = 0.02  # seconds before a block: ONNX Runtime's and OpenMP's workers spin for some milliseconds after a call
+BLOCK = 0.05  # seconds of one runtime's turn, at least one call
+OURS = "fastinfer"
+
+
+@dataclass
+class Timing:
+    """One runtime: seconds per call, or why there are none. error: its max|a − b| / max|b| to the reference."""
+
+    name: str
+    seconds: list[float] = field(default_factory=list)
+    error: float | None = None
+    refused: str = ""
+
+    def percentile(self, q: float) -> float:
+        return float(np.percentile(self.seconds, q))
+
+
+@dataclass
+class Comparison:
+    """timings: ours first. flops: of one call. peak: this machine's measured peak with as many threads."""
+
+    timings: list[Timing]
+    threads: int
+    tolerance: float
+    reference: str | None
+    flops: float
+    peak: dict[str, Any]
+
+    @property
+    def ours(self) -> Timing:
+        return self.timings[0]
+
+    @property
+    def ratio(self) -> float | None:
+        """(p50 of the fastest peer) / (our p50); None when either has no figure."""
+        peer = [t.percentile(50) for t in self.timings[1:] if t.seconds]
+        return min(peer) / self.ours.percentile(50) if peer and self.ours.seconds else None
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Plain data, one dict per runtime; times in milliseconds."""
+        return [self._row(t) for t in self.timings]
+
+    def _row(self, t: Timing) -> dict[str, Any]:
+        row: dict[str, Any] = {"runtime": t.name, "max_error": t.error}
+        if not t.seconds:
+            return {**row, "refused": t.refused}
+        p50 = t.percentile(50)
+        row.update(calls=len(t.seconds), p50_ms=p50 * 1e3, p90_ms=t.percentile(90) * 1e3, p99_ms=t.percentile(99) * 1e3)
+        if self.ours.seconds:
+            row["ratio"] = p50 / self.ours.percentile(50)
+        if self.flops:
+            row["gflops"] = self.flops / p50 * 1e-9
+            row["share_of_peak"] = row["gflops"] / self.peak["gflops"]
+        return row
+
+    def as_dict(self) -> dict[str, Any]:
+        plain = {k: getattr(self, k) for k in ("threads", "tolerance", "reference", "flops", "peak", "ratio")}
+        return {**plain, "runtimes": self.rows()}
+
+
+def disagreement(ours: Sequence[Any], reference: Sequence[Any]) -> float:
+    """max over outputs of max|a − b| / max|b|; infinite where shapes, NaNs or discrete values differ."""
+    if len(ours) != len(reference):
+        return float("inf")
+    return max((_difference(np.asarray(a), np.asarray(b)) for a, b in zip(ours, reference)), default=0.0)
+
+
+def _difference(a: np.ndarray, b: np.ndarray) -> float:
+    if a.shape != b.shape:
+        return float("inf")
+    if a.size == 0:
+        return 0.0
+    if not np.issubdtype(b.dtype, np.inexact):
+        return 0.0 if np.array_equal(a, b) else float("inf")
+    wide = np.complex128 if np.iscomplexobj(b) else np.float64
+    a, b = a.astype(wide), b.astype(wide)
+    finite = np.isfinite(b)
+    if not np.array_equal(finite, np.isfinite(a)) or not np.array_equal(a[~finite], b[~finite], equal_nan=True):
+        return float("inf")
+    if not finite.any():
+        return 0.0
+    a, b = a[finite], b[finite]
+    gap = float(np.abs(a - b).max())
+    return 0.0 if gap == 0 else gap / max(float(np.abs(b).max()), 1e-30)
+
+
+def interleave(
+    calls: Mapping[str, Callable[[], Any]],
+    seconds: float,
+    on_progress: Callable[[float], None] | None = None,
+    min_rounds: int = 3,
+) -> dict[str, list[float]]:
+    """Seconds of each call of each runtime, taking turns for about `seconds` in all (at least `min_rounds` turns)."""
+    taken: dict[str, list[float]] = {name: [] for name in calls}
+    start, rounds = time.perf_counter(), 0
+    while rounds < min_rounds or time.perf_counter() - start < seconds:
+        order = list(calls.items())
+        for name, call in order if rounds % 2 == 0 else reversed(order):
+            time.sleep(PAUSE)
+            call()
+            _block(call, taken[name])
+            if on_progress:
+                spent = (time.perf_counter() - start) / seconds if seconds > 0 else 1.0
+                on_progress(min(1.0, spent, (rounds + 1) / min_rounds))
+        rounds += 1
+    return taken
+
+
+def _block(call: Callable[[], Any], taken: list[float]) -> None:
+    clock = time.perf_counter
+    begin = clock()
+    end = begin + BLOCK
+    while True:
+        call()
+        now = clock()
+        taken.append(now - begin)
+        if now >= end:
+            return
+        begin = now
+
+
+def compare(
+    model: Model,
+    inputs: Mapping[str, np.ndarray],
+    *,
+    against: Sequence[str] = ("onnxruntime",),
+    onnx: Any = None,
+    module: Any = None,
+    seconds: float = 5.0,
+    tolerance: float = TOLERANCE,
+    on_progress: Callable[[float], None] | None = None,
+) -> Comparison:
+    """Time `model` against peers on `inputs`.
+
+    onnx: path or bytes that onnxruntime and openvino load. module: callable on torch tensors, for the peer torch.
+    The first peer that runs is the reference. Raises KeyError for an unknown peer.
+    """
+    threads = model.threads
+    timings, calls, outputs = [Timing(OURS)], {}, {}
+    starts: dict[str, Callable[[], peers.Run]] = {OURS: lambda: peers.Run(*_ours(model, inputs))}
+    for name in against:
+        starts[name] = peers.starter(name, inputs, threads, onnx=onnx, module=module)
+        timings.append(Timing(name))
+    for timing in timings:
+        try:
+            run = starts[timing.name]()
+            run.call()
+            outputs[timing.name] = [np.array(x) for x in run.call_for_outputs()]
+            calls[timing.name] = run.call
+        except Exception as error:  # a peer that cannot run this model is a row of the answer
+            if timing.name == OURS:
+                raise
+            timing.refused = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"[:200]
+    reference = next((t.name for t in timings[1:] if t.name in calls), None)
+    _refuse_disagreeing(timings, outputs, calls, reference, tolerance)
+    taken = interleave(calls, seconds, on_progress) if calls else {}
+    for timing in timings:
+        timing.seconds = taken.get(timing.name, [])
+    flops = float(sum(s["flops"] for s in model.explain(inputs).steps))
+    return Comparison(timings, threads, tolerance, reference, flops, _core.measure_peak(threads))
+
+
+def _ours(model: Model, inputs: Mapping[str, np.ndarray]) -> tuple[Callable[[], Any], Callable[[], list]]:
+    given = {k: np.ascontiguousarray(v) if np.ndim(v) else v for k, v in inputs.items()}
+    return lambda: model.run(given), lambda: list(model.run(given).values())
+
+
+def _refuse_disagreeing(timings, outputs, calls, reference, tolerance) -> None:
+    for timing in timings:
+        if reference is None or timing.name not in outputs:
+            continue
+        timing.error = disagreement(outputs[timing.name], outputs[reference])
+        if not timing.error <= tolerance:
+            timing.refused = f"outputs differ from {reference}: {timing.error:.1e} > {tolerance:.0e}"
+            del calls[timing.name]
+
+
+def random_inputs(
+    model: Model, shapes: Mapping[str, Sequence[int]] | None = None, seed: int = 0, free: int = 1
+) -> dict[str, np.ndarray]:
+    """Inputs of the model's types: normal floats, small ids, masks of ones; free extents not in `shapes` become `free`."""
+    rng = np.random.default_rng(seed)
+    shapes = dict(shapes or {})
+    made = {}
+    for spec in model.inputs:
+        declared = spec.shape or ()
+        shape = tuple(shapes.get(spec.name, [d if isinstance(d, int) else free for d in declared]))
+        made[spec.name] = random_array(rng, spec.name, spec.zeros().dtype, shape)
+    return made
+
+
+def random_array(rng: np.random.Generator, name: str, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
+    if dtype == np.bool_ or "mask" in name:
+        return np.ones(shape, dtype)
+    if np.issubdtype(dtype, np.integer):
+        # Ids index a table: below 64 fits nearly every vocabulary; type ids have only 0 and often 1.
+        return np.zeros(shape, dtype) if "type" in name else rng.integers(0, 64, shape).astype(dtype)
+    return rng.standard_normal(shape).astype(dtype)

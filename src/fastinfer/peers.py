@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The runtimes that a benchmark compares with, each set to float32, low latency and a given number of threads."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+
+@dataclass
+class Run:
+    """call: one inference on bound inputs. call_for_outputs: the same, giving the outputs in the model's order."""
+
+    call: Callable[[], Any]
+    call_for_outputs: Callable[[], list]
+
+
+def starter(name: str, inputs: Mapping[str, np.ndarray], threads: int, *, onnx: Any, module: Any) -> Callable[[], Run]:
+    """A function that starts the runtime `name`; starting is deferred because it may fail for this model."""
+    if name not in PEERS:
+        raise KeyError(f"no peer is called '{name}'; known: {', '.join(PEERS)}")
+    return lambda: PEERS[name](dict(inputs), threads, onnx, module)
+
+
+def _onnxruntime(inputs: dict[str, np.ndarray], threads: int, onnx: Any, module: Any) -> Run:
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 4
+    session = ort.InferenceSession(_file_or_bytes(onnx, "onnxruntime"), options, providers=["CPUExecutionProvider"])
+    return Run(lambda: session.run(None, inputs), lambda: session.run(None, inputs))
+
+
+def _openvino(inputs: dict[str, np.ndarray], threads: int, onnx: Any, module: Any) -> Run:
+    import openvino as ov
+
+    core = ov.Core()
+    model = core.read_model(_file_or_bytes(onnx, "openvino"))
+    if any(port.partial_shape.is_dynamic for port in model.inputs):
+        # Fixed shapes are its fast path; it is given the one at hand.
+        model.reshape({port.any_name: list(inputs[port.any_name].shape) for port in model.inputs})
+    settings = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads}
+    compiled = core.compile_model(model, "CPU", settings)
+    request = compiled.create_infer_request()
+
+    def call():
+        return request.infer(inputs, share_inputs=True, share_outputs=True)
+
+    return Run(call, lambda: [call()[port] for port in compiled.outputs])
+
+
+def _torch(inputs: dict[str, np.ndarray], threads: int, onnx: Any, module: Any) -> Run:
+    if module is None:
+        raise ValueError("torch runs torch modules: give a .pt2 file (torch.export.save) instead of an ONNX file")
+    import torch
+
+    torch.set_num_threads(threads)
+    tensors = [torch.from_numpy(np.array(x)) for x in inputs.values()]
+
+    def call():
+        with torch.inference_mode():
+            return module(*tensors)
+
+    return Run(call, lambda: [x.numpy() for x in torch.utils._pytree.tree_leaves(call()) if isinstance(x, torch.Tensor)])
+
+
+def _file_or_bytes(onnx: Any, name: str) -> Any:
+    if onnx is None:
+        raise ValueError(f"{name} needs the model as ONNX")
+    return os.fspath(onnx) if isinstance(onnx, str | os.PathLike) else onnx
+
+
+PEERS: dict[str, Callable[[dict[str, np.ndarray], int, Any, Any], Run]] = {
+    "onnxruntime": _onnxruntime,
+    "openvino": _openvino,
+    "torch": _torch,
+}
