@@ -3,7 +3,6 @@ import pytest
 
 from fastinfer import InputError, _core
 
-
 SETS = ["baseline", "avx2", "avx512"]
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """fastinfer: compile a trained torch or ONNX model and run it fast, with answers you can trust."""
 
-from fastinfer.api import compile  # noqa: A004
+from fastinfer.api import compile
 from fastinfer.errors import FastinferError, InputError, ModelError, UnsupportedError
 from fastinfer.model import Model, load
 from fastinfer.tensors import TensorSpec

@@ -11,7 +11,7 @@ from fastinfer.errors import ModelError, UnsupportedError
 from fastinfer.model import Model
 
 
-def compile(  # noqa: A001 - the name users expect, as in torch.compile
+def compile(
     source: Any,
     example_inputs: tuple | dict[str, Any] | None = None,
     *,

@@ -66,7 +66,9 @@ def _torch(inputs: dict[str, np.ndarray], threads: int, onnx: Any, module: Any) 
         with torch.inference_mode():
             return module(*tensors)
 
-    return Run(call, lambda: [x.numpy() for x in torch.utils._pytree.tree_leaves(call()) if isinstance(x, torch.Tensor)])
+    return Run(
+        call, lambda: [x.numpy() for x in torch.utils._pytree.tree_leaves(call()) if isinstance(x, torch.Tensor)]
+    )
 
 
 def _file_or_bytes(onnx: Any, name: str) -> Any:

@@ -3,9 +3,9 @@
 
 import numpy as np
 import pytest
+from support import build, check_node, node_model
 
 from fastinfer.errors import FastinferError
-from support import build, check_node, node_model
 
 DTYPES = [np.float32, np.float64, np.float16, np.int8, np.int64, np.bool_, np.complex128]
 

@@ -4,9 +4,9 @@
 import numpy as np
 import pytest
 from onnx import TensorProto, numpy_helper
+from support import build, check_node, node_model
 
 from fastinfer.errors import FastinferError
-from support import build, check_node, node_model
 
 
 @pytest.mark.parametrize("shape", [(), (0,), (3,), (2, 0, 4), (5, 7), (200, 300)])

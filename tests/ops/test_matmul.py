@@ -5,10 +5,10 @@ import math
 
 import numpy as np
 import pytest
+from support import build, check_node, check_same_bits, node_model, run_everywhere
 
 from fastinfer.errors import InputError
 from kernels.gemm.samples import EDGES, MODELS
-from support import build, check_node, check_same_bits, node_model, run_everywhere
 
 
 def floats(rng, *shape):

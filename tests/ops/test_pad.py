@@ -3,9 +3,9 @@
 
 import numpy as np
 import pytest
+from support import build, check_node, node_model
 
 from fastinfer.errors import FastinferError
-from support import build, check_node, node_model
 
 
 def crop_and_pad(x, begin, end, mode, value=0):

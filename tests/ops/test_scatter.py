@@ -3,9 +3,9 @@
 
 import numpy as np
 import pytest
+from support import build, check_node, node_model, run_everywhere
 
 from fastinfer.errors import FastinferError
-from support import build, check_node, node_model, run_everywhere
 
 REDUCIBLE = [np.float32, np.float64, np.int32, np.int64, np.uint8, np.int16]
 PLAIN = [np.float16, np.bool_, np.complex64, np.complex128, np.float32, np.int64]

@@ -4,9 +4,9 @@
 import ml_dtypes
 import numpy as np
 import pytest
+from support import build, check_node, node_model
 
 from fastinfer.errors import FastinferError
-from support import build, check_node, node_model
 
 DTYPES = [np.float32, np.float64, np.float16, np.int8, np.uint8, np.int16, np.uint16, np.int32, np.uint32, np.int64, np.uint64]
 

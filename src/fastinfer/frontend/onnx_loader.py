@@ -13,7 +13,8 @@ import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass
 
 from fastinfer.errors import ModelError, UnsupportedError
-from fastinfer.frontend import check_graph, check_tensors, source as sources
+from fastinfer.frontend import check_graph, check_tensors
+from fastinfer.frontend import source as sources
 from fastinfer.frontend.expand import expand_functions
 from fastinfer.frontend.upgrade import upgrade_model
 
