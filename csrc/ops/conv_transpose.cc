@@ -28,7 +28,8 @@ class ConvTranspose final : public Op {
     const Shape& ws = ctx.shape(1);
     check(ws.rank() == in.spatial + 2, "weight ", ws, " does not fit input ", ctx.shape(0));
     const ConvWeights w = conv_weights(ws, groups_, true, attributes_, gemm_->nr);
-    check(in.channels == ws[0], "input ", ctx.shape(0), " has ", in.channels, " channels, weight ", ws, " needs ", ws[0]);
+    check(in.channels == ws[0], "input ", ctx.shape(0), " has ", in.channels, " channels, weight ", ws, " needs ",
+          ws[0]);
     const int64_t out_channels = w.out_per_group * groups_;
     check(!ctx.has_input(2) || ctx.shape(2) == Shape{out_channels}, "bias is ",
           ctx.has_input(2) ? ctx.shape(2) : Shape{}, ", needed ", Shape{out_channels});
@@ -47,8 +48,8 @@ class ConvTranspose final : public Op {
     if (image.shape().elements() == 0) return;
     const Operand x = channels_last_form(ctx, in, ctx.in(0), DType::f32), packed = panels_.operand(ctx, 1, w);
     const int parts = ctx.parts_for(conv_f32_prepare(s));
-    const double macs = static_cast<double>(in.batch * in.pixels() * out_channels) *
-                        static_cast<double>(s.g.taps() * w.in_per_group);
+    const double macs =
+        static_cast<double>(in.batch * in.pixels() * out_channels) * static_cast<double>(s.g.taps() * w.in_per_group);
     ctx.step("conv_transpose_f32", conv_f32_step, s,
              {x, packed, ctx.in(2), ctx.address(nullptr), out.y, ctx.scratch(conv_f32_scratch(s, parts))}, parts,
              2 * macs);

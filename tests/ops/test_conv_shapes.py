@@ -13,7 +13,9 @@ def normal(rng, *shape):
     return rng.standard_normal(shape, np.float32)
 
 
-def check(x, w, b=None, residual=None, *, last=False, constants=(1,), act=None, attrs=None, conv_args=None, after=0, rtol=2e-5):
+def check(
+    x, w, b=None, residual=None, *, last=False, constants=(1,), act=None, attrs=None, conv_args=None, after=0, rtol=2e-5
+):
     """Conv on NCHW arrays, in the standard form or as fastinfer::Conv channels last."""
     want = conv(x, w, b, **(conv_args or {}))
     f = act or (lambda v: v)
@@ -36,7 +38,16 @@ def check(x, w, b=None, residual=None, *, last=False, constants=(1,), act=None, 
         if residual is not None:
             attrs["residual_after"] = after
     scale = float(np.abs(want).max()) if want.size else 1.0
-    check_node("Conv", inputs, expected=[want], domain=domain, constants=constants, rtol=rtol, atol=rtol * max(scale, 1), **attrs)
+    check_node(
+        "Conv",
+        inputs,
+        expected=[want],
+        domain=domain,
+        constants=constants,
+        rtol=rtol,
+        atol=rtol * max(scale, 1),
+        **attrs,
+    )
 
 
 SHAPES = [
@@ -75,7 +86,9 @@ SHAPES = [
 def test_conv_shapes(case, last):
     n, c, spatial, o, kernel, strides, pads, dilations, group = case
     rng = np.random.default_rng(1)
-    args = {k: v for k, v in dict(strides=strides, pads=pads, dilations=dilations, group=group).items() if v is not None}
+    args = {
+        k: v for k, v in dict(strides=strides, pads=pads, dilations=dilations, group=group).items() if v is not None
+    }
     x, w, b = normal(rng, n, c, *spatial), normal(rng, o, c // group, *kernel), normal(rng, o)
     check(x, w, b, last=last, conv_args=args)
 
@@ -128,7 +141,9 @@ def test_auto_pad_and_empty():
     for mode, pads in [("SAME_UPPER", [0, 0, 1, 1]), ("SAME_LOWER", [1, 1, 0, 0])]:
         want = conv(x, w, pads=pads, strides=[2, 2] if mode == "SAME_UPPER" else [2, 2])
         want = want[:, :, :4, :5]
-        check_node("Conv", [x, w], expected=[want.astype(np.float32)], rtol=1e-4, atol=1e-4, auto_pad=mode, strides=[2, 2])
+        check_node(
+            "Conv", [x, w], expected=[want.astype(np.float32)], rtol=1e-4, atol=1e-4, auto_pad=mode, strides=[2, 2]
+        )
     check_node("Conv", [x, w], expected=[conv(x, w).astype(np.float32)], rtol=1e-4, atol=1e-4, auto_pad="VALID")
     check_node("Conv", [x[:0], w], expected=[np.zeros((0, 4, 6, 8), np.float32)])
     check_node("Conv", [x, w[:0]], expected=[np.zeros((1, 0, 6, 8), np.float32)])
@@ -141,7 +156,15 @@ def test_fused_conv_of_com_microsoft():
     for name, params, f in [("Relu", [], lambda v: np.maximum(v, 0)), ("LeakyRelu", [0.2], lambda v: np.where(v < 0, 0.2 * v, v)),
                             ("Clip", [-1.0, 2.0], lambda v: np.clip(v, -1, 2)), ("Tanh", [], np.tanh)]:  # fmt: skip
         attrs = dict(activation=name, **({"activation_params": params} if params else {}))
-        check_node("FusedConv", [x, w, b], expected=[f(y).astype(np.float32)], domain="com.microsoft", rtol=1e-4, atol=1e-4, **attrs)
+        check_node(
+            "FusedConv",
+            [x, w, b],
+            expected=[f(y).astype(np.float32)],
+            domain="com.microsoft",
+            rtol=1e-4,
+            atol=1e-4,
+            **attrs,
+        )
         check_node("FusedConv", [x, w, b, z], expected=[f(y + z).astype(np.float32)], domain="com.microsoft", rtol=1e-4,
                    atol=1e-4, **attrs)  # fmt: skip
 

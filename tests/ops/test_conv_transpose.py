@@ -45,7 +45,9 @@ def test_shapes(case, constant):
 def test_random(seed):
     rng = np.random.default_rng(seed)
     dims = int(rng.integers(1, 4))
-    attrs = dict(strides=[int(v) for v in rng.integers(1, 4, dims)], dilations=[int(v) for v in rng.integers(1, 3, dims)])
+    attrs = dict(
+        strides=[int(v) for v in rng.integers(1, 4, dims)], dilations=[int(v) for v in rng.integers(1, 3, dims)]
+    )
     kernel = [int(v) for v in rng.integers(1, 5, dims)]
     full = [(k - 1) * d for k, d in zip(kernel, attrs["dilations"], strict=True)]
     attrs["pads"] = [int(rng.integers(0, f + 1)) for f in full + full]
@@ -63,7 +65,9 @@ def test_output_shape_and_auto_pad():
         check_node("ConvTranspose", [x, w], rtol=1e-4, atol=1e-4, auto_pad=mode, strides=[2, 2])
         check_node("ConvTranspose", [x, w], rtol=1e-4, atol=1e-4, auto_pad=mode, strides=[2, 3])
     check_node("ConvTranspose", [x, w], rtol=1e-4, atol=1e-4, auto_pad="VALID", strides=[2, 2])
-    check_node("ConvTranspose", [x, w], rtol=1e-4, atol=1e-4, strides=[2, 2], output_shape=[10, 12], output_padding=[1, 1])
+    check_node(
+        "ConvTranspose", [x, w], rtol=1e-4, atol=1e-4, strides=[2, 2], output_shape=[10, 12], output_padding=[1, 1]
+    )
     # total padding 1: all of it at the start
     want = conv_transpose(x, w, strides=[2, 2], pads=[1, 1, 0, 0]).astype(np.float32)
     check_node("ConvTranspose", [x, w], expected=[want], rtol=1e-4, atol=1e-4, strides=[2, 2], output_shape=[8, 10])
@@ -72,7 +76,9 @@ def test_output_shape_and_auto_pad():
 def test_same_bits():
     rng = np.random.default_rng(3)
     x, w = rng.standard_normal((7, 9, 10, 24), np.float32), rng.standard_normal((24, 40, 3, 3), np.float32)
-    check_same_bits("ConvTranspose", [x, w], domain="fastinfer", constants=(1,), channels_last=1, strides=[2, 2], pads=[1, 1, 1, 1])
+    check_same_bits(
+        "ConvTranspose", [x, w], domain="fastinfer", constants=(1,), channels_last=1, strides=[2, 2], pads=[1, 1, 1, 1]
+    )
 
 
 def test_empty():

@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: Apache-2.0
+// Channels-last pooling: one output pixel, several vectors of channels at a time.
+#pragma once
+#include "kernels/pool/pool.h"
+#include "kernels/simd/simd.h"
+
+#define FI_UNROLL _Pragma("GCC unroll 16")
+
+namespace fi::FI_ISA {
+
+// Calls f(first input element of the tap's pixel) for the taps inside the image, in order.
+template <class F>
+FI_INLINE void pool_taps(const PoolStep& q, int64_t image, const int64_t* o, const Taps* in, F f) {
+  const Geometry& g = q.g;
+  for (int64_t kd = in[0].begin; kd < in[0].end; ++kd)
+    for (int64_t kh = in[1].begin; kh < in[1].end; ++kh) {
+      const int64_t id = o[0] * g.stride[0] - g.pad[0] + kd * g.dilation[0];
+      const int64_t ih = o[1] * g.stride[1] - g.pad[1] + kh * g.dilation[1];
+      int64_t iw = o[2] * g.stride[2] - g.pad[2] + in[2].begin * g.dilation[2];
+      const int64_t row = ((image * g.in[0] + id) * g.in[1] + ih) * g.in[2];
+      for (int64_t kw = in[2].begin; kw < in[2].end; ++kw, iw += g.dilation[2]) f((row + iw) * q.channels);
+    }
+}
+
+// Calls f(pixel, image, position, taps) for this part's output pixels.
+template <class F>
+FI_INLINE void pool_pixels(const PoolStep& q, int part, int parts, F f) {
+  const Geometry& g = q.g;
+  const auto [begin, end] = part_of(q.batch * g.out_pixels(), part, parts);
+  for (int64_t pixel = begin; pixel < end; ++pixel) {
+    const int64_t o[3] = {pixel / g.out[2] / g.out[1] % g.out[0], pixel / g.out[2] % g.out[1], pixel % g.out[2]};
+    const Taps in[3] = {inside(g, 0, o[0]), inside(g, 1, o[1]), inside(g, 2, o[2])};
+    f(pixel, pixel / g.out_pixels(), o, in);
+  }
+}
+
+struct PoolMax {
+  static __attribute__((always_inline)) VF first() { return set1(-__builtin_inff()); }
+  static __attribute__((always_inline)) VF join(VF a, VF x) { return max_nan(a, x); }
+};
+struct PoolSum {
+  static __attribute__((always_inline)) VF first() { return zero(); }
+  static __attribute__((always_inline)) VF join(VF a, VF x) { return a + x; }
+};
+
+FI_INLINE VF pool_load(const float* p, int n) { return n == VF::W ? load(p) : load(p, n); }
+FI_INLINE void pool_store(float* p, VF v, int n) {
+  if (n == VF::W)
+    store(p, v);
+  else
+    store(p, v, n);
+}
+
+// V vectors of channels from c on, the last of n lanes.
+template <class R, int V>
+FI_INLINE void pool_block(const PoolStep& q, const float* x, float* y, int64_t image, const int64_t* o, const Taps* in,
+                          int64_t c, int n, VF divisor) {
+  VF acc[V];
+  FI_UNROLL for (int j = 0; j < V; ++j) acc[j] = R::first();
+  pool_taps(q, image, o, in, [&](int64_t at) __attribute__((always_inline)) {
+    FI_UNROLL for (int j = 0; j < V; ++j) acc[j] =
+        R::join(acc[j], pool_load(x + at + c + j * VF::W, j == V - 1 ? n : VF::W));
+  });
+  FI_UNROLL for (int j = 0; j < V; ++j) pool_store(y + c + j * VF::W, acc[j] / divisor, j == V - 1 ? n : VF::W);
+}
+
+template <class R, bool kAverage>
+FI_INLINE Status pool_f32(const void* params, void* const* args, int part, int parts) {
+  const auto& q = *static_cast<const PoolStep*>(params);
+  const auto* x = static_cast<const float*>(args[0]);
+  auto* y = static_cast<float*>(args[1]);
+  pool_pixels(q, part, parts, [&](int64_t pixel, int64_t image, const int64_t* o, const Taps* in) {
+    const VF divisor = set1(kAverage ? static_cast<float>(pool_count(q.g, o, in, q.count_include_pad)) : 1.f);
+    float* out = y + pixel * q.channels;
+    int64_t c = 0;
+    for (; c + 4 * VF::W <= q.channels; c += 4 * VF::W) pool_block<R, 4>(q, x, out, image, o, in, c, VF::W, divisor);
+    for (; c < q.channels; c += VF::W) {
+      const int64_t left = q.channels - c;
+      pool_block<R, 1>(q, x, out, image, o, in, c, left < VF::W ? static_cast<int>(left) : VF::W, divisor);
+    }
+  });
+  return Status::ok;
+}
+
+// The compiler turns the channel loops into byte maxima of the whole vector width.
+template <class T, T kLeast>
+FI_INLINE Status pool_max_bytes(const void* params, void* const* args, int part, int parts) {
+  const auto& q = *static_cast<const PoolStep*>(params);
+  const auto* x = static_cast<const T*>(args[0]);
+  auto* y = static_cast<T*>(args[1]);
+  constexpr int64_t kBlock = 256;
+  pool_pixels(q, part, parts, [&](int64_t pixel, int64_t image, const int64_t* o, const Taps* in) {
+    for (int64_t c = 0; c < q.channels; c += kBlock) {
+      const int64_t n = q.channels - c < kBlock ? q.channels - c : kBlock;
+      T acc[kBlock];
+      for (int64_t i = 0; i < n; ++i) acc[i] = kLeast;
+      pool_taps(q, image, o, in, [&](int64_t at) {
+        const T* from = x + at + c;
+        for (int64_t i = 0; i < n; ++i) acc[i] = acc[i] > from[i] ? acc[i] : from[i];
+      });
+      std::memcpy(y + pixel * q.channels + c, acc, static_cast<size_t>(n) * sizeof(T));
+    }
+  });
+  return Status::ok;
+}
+
+// -- the whole image
+// Sums are made of runs of 64 pixels, so that the error grows with n / 64 + 64 and not with n.
+constexpr int64_t kPoolRun = 64;
+
+template <class R, bool kAverage>
+FI_INLINE Status pool_global_last(const void* params, void* const* args, int part, int parts) {
+  const auto& q = *static_cast<const GlobalPoolStep*>(params);
+  const auto* x = static_cast<const float*>(args[0]);
+  auto* y = static_cast<float*>(args[1]);
+  const VF divisor = set1(kAverage ? static_cast<float>(q.n) : 1.f);
+  constexpr int V = 4;
+  const int64_t blocks = (q.inner + V * VF::W - 1) / (V * VF::W);
+  const auto [begin, end] = part_of(q.outer * blocks, part, parts);
+  for (int64_t b = begin; b < end; ++b) {
+    const float* from = x + b / blocks * q.n * q.inner;
+    float* to = y + b / blocks * q.inner;
+    const int64_t c = b % blocks * V * VF::W;
+    int lanes[V];
+    FI_UNROLL for (int j = 0; j < V; ++j) {
+      const int64_t left = q.inner - c - j * VF::W;
+      lanes[j] = left < 0 ? 0 : left < VF::W ? static_cast<int>(left) : VF::W;
+    }
+    VF total[V];
+    FI_UNROLL for (int j = 0; j < V; ++j) total[j] = R::first();
+    for (int64_t i0 = 0; i0 < q.n; i0 += kPoolRun) {
+      VF acc[V];
+      FI_UNROLL for (int j = 0; j < V; ++j) acc[j] = R::first();
+      for (int64_t i = i0; i < q.n && i < i0 + kPoolRun; ++i) {
+        FI_UNROLL for (int j = 0; j < V; ++j) acc[j] =
+            R::join(acc[j], pool_load(from + i * q.inner + c + j * VF::W, lanes[j]));
+      }
+      FI_UNROLL for (int j = 0; j < V; ++j) total[j] = R::join(total[j], acc[j]);
+    }
+    FI_UNROLL for (int j = 0; j < V; ++j) if (lanes[j]) pool_store(to + c + j * VF::W, total[j] / divisor, lanes[j]);
+  }
+  return Status::ok;
+}
+
+template <class R, bool kAverage>
+FI_INLINE Status pool_global_first(const void* params, void* const* args, int part, int parts) {
+  const auto& q = *static_cast<const GlobalPoolStep*>(params);
+  const auto* x = static_cast<const float*>(args[0]);
+  auto* y = static_cast<float*>(args[1]);
+  const auto [begin, end] = part_of(q.outer, part, parts);
+  constexpr int V = 4;
+  for (int64_t row = begin; row < end; ++row) {
+    const float* from = x + row * q.n;
+    VF acc[V];
+    FI_UNROLL for (int j = 0; j < V; ++j) acc[j] = R::first();
+    int64_t i = 0;
+    for (; i + V * VF::W <= q.n; i += V * VF::W) {
+      FI_UNROLL for (int j = 0; j < V; ++j) acc[j] = R::join(acc[j], load(from + i + j * VF::W));
+    }
+    for (; i + VF::W <= q.n; i += VF::W) acc[0] = R::join(acc[0], load(from + i));
+    if (const int tail = static_cast<int>(q.n - i))
+      acc[1] = R::join(acc[1], select(first_n(tail), load(from + i, tail), R::first()));
+    const VF all = R::join(R::join(acc[0], acc[1]), R::join(acc[2], acc[3]));
+    if constexpr (kAverage)
+      y[row] = reduce_add(all) / static_cast<float>(q.n);
+    else
+      y[row] = any(is_nan(all)) ? __builtin_nanf("") : reduce_max(all);
+  }
+  return Status::ok;
+}
+
+#define FI_POOL(symbol, ...)                                                  \
+  Status symbol(const void* params, void* const* args, int part, int parts) { \
+    return __VA_ARGS__(params, args, part, parts);                            \
+  }
+FI_POOL(pool_max_f32, pool_f32<PoolMax, false>)
+FI_POOL(pool_average_f32, pool_f32<PoolSum, true>)
+FI_POOL(pool_max_u8, pool_max_bytes<uint8_t, 0>)
+FI_POOL(pool_max_s8, pool_max_bytes<int8_t, -128>)
+FI_POOL(pool_global_average_last_f32, pool_global_last<PoolSum, true>)
+FI_POOL(pool_global_average_first_f32, pool_global_first<PoolSum, true>)
+FI_POOL(pool_global_max_last_f32, pool_global_last<PoolMax, false>)
+FI_POOL(pool_global_max_first_f32, pool_global_first<PoolMax, false>)
+
+}  // namespace fi::FI_ISA
