@@ -61,7 +61,10 @@ class Architecture:
 
         torch.manual_seed(0)
         config = getattr(transformers, self.config)(**self.arguments)
-        return getattr(transformers, self.model)(config).eval()
+        model = getattr(transformers, self.model)(config).eval()
+        if not self.sequence:
+            _enliven(model, self.example(4, 8))
+        return model
 
     def example(self, batch: int, length: int) -> dict[str, Any]:
         return {**self.inputs(batch, length), **self.call}
@@ -77,6 +80,22 @@ class Architecture:
             if self.sequence and (name.endswith(("_ids", "_mask", "_values")) and tensor.ndim == 2):
                 shapes[name][1] = free
         return shapes
+
+
+def _enliven(model: torch.nn.Module, inputs: dict[str, Any]) -> None:
+    """The initial weights of the vision models give all but constant outputs: draw ones that keep the signal, and let
+    batch normalisation take the statistics of a run."""
+    norms = [part for part in model.modules() if isinstance(part, torch.nn.BatchNorm2d)]
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                parameter.normal_(0, (2 / parameter[0].numel()) ** 0.5)
+        for norm in norms:
+            norm.train()
+            norm.momentum = None
+        model(**inputs)
+        for norm in norms:
+            norm.eval()
 
 
 def _speech_config(**more: Any) -> dict[str, Any]:
@@ -142,7 +161,7 @@ ARCHITECTURES: dict[str, Architecture] = {
                                 False),
     "MobileNetV2": Architecture("MobileNetV2Model", "MobileNetV2Config", {"depth_multiplier": 0.25}, image(64), False),
     "EfficientNet": Architecture("EfficientNetModel", "EfficientNetConfig",
-                                 {"width_coefficient": 0.25, "depth_coefficient": 0.25, "hidden_dim": 64, "image_size": 64},
+                                 {"width_coefficient": 0.25, "depth_coefficient": 0.25, "hidden_dim": 320, "image_size": 64},
                                  image(64), False),
     "ConvNext": Architecture("ConvNextModel", "ConvNextConfig", {"hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1]},
                              image(64), False),

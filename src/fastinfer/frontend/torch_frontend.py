@@ -8,6 +8,7 @@ is said by a warning.
 from __future__ import annotations
 
 import contextlib
+import copy
 import logging
 import warnings
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ from typing import Any
 import onnx_ir as ir
 import torch
 from torch.export import ExportedProgram
-from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
+from torch.export.graph_signature import ConstantArgument, OutputKind, OutputSpec
 from torch.utils import _pytree as pytree
 
 from fastinfer.errors import InputError, UnsupportedError
@@ -57,10 +58,10 @@ def from_torch(
     args, kwargs = _arguments(example_inputs)
     args, kwargs = widen_examples(args, kwargs, dynamic_shapes)
     errors: list[str] = []
-    with _inference_mode(source), adapted_modules(source):
+    with _inference_mode(source), adapted_modules():
         for name, capture in WAYS:
             try:
-                result = _convert(capture(source, args, kwargs, dynamic_shapes))
+                result = _convert(capture(source, args, kwargs, dynamic_shapes), dynamic_shapes)
             except Exception as error:  # torch raises anything
                 errors.append(f"{name}: {_brief(error)}")
                 continue
@@ -169,41 +170,55 @@ def _lost_axes(model: ir.Model, dynamic_shapes: Any) -> str:
 # -------------------------------------------------------------------------------------------------- converting
 
 
-def _convert(program: ExportedProgram) -> TorchImport:
+def _convert(program: ExportedProgram, dynamic_shapes: Any = None) -> TorchImport:
+    rebuild = _rebuild(program)
     onnx_program = torch.onnx.export(
-        program,
+        _only_tensor_outputs(program),
         dynamo=True,
         opset_version=EXPORT_OPSET,
         custom_translation_table=translation_table(),
         verbose=False,
     )
     assert onnx_program is not None
+    if dynamic_shapes:
+        with contextlib.suppress(Exception):  # only the names of free axes are at stake
+            onnx_program._rename_dynamic_axes(dynamic_shapes)
     model = load(onnx_program.model)
-    names = [value.name or "" for value in model.graph.inputs]
-    return TorchImport(model, names, _rebuild(program, len(model.graph.outputs)))
+    return TorchImport(model, [value.name or "" for value in model.graph.inputs], rebuild)
 
 
-def _rebuild(program: ExportedProgram, n_outputs: int) -> Callable[[list], Any]:
+def _is_constant(spec: OutputSpec) -> bool:
+    return isinstance(spec.arg, ConstantArgument)
+
+
+def _rebuild(program: ExportedProgram) -> Callable[[list], Any]:
     """Puts results, and what the module returns as plain Python values, back into the module's own structure."""
-    slots: list[tuple[bool, Any]] = []
-    for spec in program.graph_signature.output_specs:
-        if spec.kind == OutputKind.USER_OUTPUT:
-            constant = isinstance(spec.arg, ConstantArgument)
-            slots.append((constant, spec.arg.value if constant else None))
+    specs = [spec for spec in program.graph_signature.output_specs if spec.kind == OutputKind.USER_OUTPUT]
     out_spec = program.call_spec.out_spec
-    needed = sum(not constant for constant, _ in slots)
-    if out_spec is None or needed != n_outputs:
-        return lambda results: results[0] if len(results) == 1 else tuple(results)
 
     def rebuild(results: list) -> Any:
         remaining = iter(results)
-        leaves = [value if constant else next(remaining) for constant, value in slots]
-        return pytree.tree_unflatten(leaves, out_spec)
+        leaves = [spec.arg.value if _is_constant(spec) else next(remaining) for spec in specs]
+        return leaves if out_spec is None else pytree.tree_unflatten(leaves, out_spec)
 
     return rebuild
 
 
-def user_inputs(program: ExportedProgram) -> list[str]:
-    """Names of the tensor inputs of an exported program."""
-    specs = program.graph_signature.input_specs
-    return [s.arg.name for s in specs if s.kind == InputKind.USER_INPUT and not isinstance(s.arg, ConstantArgument)]
+def _only_tensor_outputs(program: ExportedProgram) -> ExportedProgram:
+    """torch's ONNX exporter trips over numbers among the outputs; they are put back by rebuild."""
+    specs = program.graph_signature.output_specs
+    if not any(_is_constant(spec) for spec in specs):
+        return program
+    program = copy.deepcopy(program)
+    graph = program.graph_module.graph
+    output = graph.output_node()
+    kept = [i for i, spec in enumerate(specs) if not _is_constant(spec)]
+    output.args = (tuple(output.args[0][i] for i in kept),)  # type: ignore[index]
+    program.graph_signature.output_specs = [specs[i] for i in kept]
+    entry = program.module_call_graph[0]
+    assert entry.signature is not None
+    if entry.signature.outputs:
+        entry.signature.outputs = [entry.signature.outputs[i] for i in kept]
+    entry.signature.out_spec = pytree.tree_flatten(tuple(0 for _ in kept))[1]
+    program.graph_module.recompile()
+    return program
