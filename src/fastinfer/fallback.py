@@ -157,19 +157,37 @@ class _EvaluatorRun:
 
 
 def _function_runner(node: NodeSpecDict, n_outputs: int) -> Run:
-    """A fused operator, by its function body in standard operators."""
+    """A fused operator, by its function body in standard operators; one per set of inputs and ranks."""
     import onnx_ir as ir
 
     from fastinfer.passes import fused
 
+    evaluators: dict[tuple, ReferenceEvaluator] = {}
+
+    def build(inputs: list[Any]) -> ReferenceEvaluator:
+        values = [
+            None if a is None else ir.Value(name=f"x{i}", shape=ir.Shape(a.shape), type=ir.TensorType(_ir_type(a)))
+            for i, a in enumerate(inputs)
+        ]
+        attributes = [ir.serde.deserialize_attribute(a) for a in node_proto(node, (), n_outputs).attribute]
+        call = ir.Node("fastinfer", node["op"], values, attributes, num_outputs=n_outputs, name=node["name"])
+        return ReferenceEvaluator(ir.serde.serialize_function(fused.body(call)))
+
     def run(inputs: list[Any]) -> Any:
-        names = tuple("" if value is None else f"x{i}" for i, value in enumerate(inputs))
-        body = fused.body(ir.serde.deserialize_node(node_proto(node, names, n_outputs)))
-        evaluator = ReferenceEvaluator(body if isinstance(body, onnx.FunctionProto) else ir.serde.serialize_function(body))
-        feeds = dict(zip(evaluator.input_names, inputs, strict=False))
-        return evaluator.run(None, {name: value for name, value in feeds.items() if value is not None})
+        key = tuple(None if a is None else (a.ndim, a.dtype) for a in inputs)
+        if key not in evaluators:
+            evaluators[key] = build(inputs)
+        evaluator = evaluators[key]
+        feeds = zip(evaluator.input_names, inputs, strict=True)
+        return evaluator.run(None, {name: value for name, value in feeds if value is not None}, attributes={})
 
     return run
+
+
+def _ir_type(array: np.ndarray) -> Any:
+    import onnx_ir as ir
+
+    return ir.DataType(helper.np_dtype_to_tensor_dtype(array.dtype))
 
 
 # ------------------------------------------------------------------------------------------------------ values

@@ -70,7 +70,9 @@ def _attribute_key(attribute: ir.Attr) -> Hashable | None:
 
 
 def _tensor_key(tensor: ir.TensorProtocol) -> Hashable:
-    return (int(tensor.dtype), tuple(tensor.shape), tensor.tobytes())  # type: ignore[arg-type]
+    strings = tensor.dtype == ir.DataType.STRING
+    data = repr(tensor.numpy().tolist()) if strings else tensor.tobytes()
+    return (int(tensor.dtype), tuple(tensor.shape), data)  # type: ignore[arg-type]
 
 
 def _merge_constants(graph: ir.Graph) -> bool:
