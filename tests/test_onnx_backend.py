@@ -69,7 +69,9 @@ def assert_same(got, want, rtol, atol):
         return
     assert got.dtype == want.dtype
     assert got.shape == want.shape
-    if want.dtype.kind == "V" or want.dtype.name.startswith(("float8", "float4", "bfloat", "int4", "uint4", "int2", "uint2")):
+    if want.dtype.kind == "V" or want.dtype.name.startswith(
+        ("float8", "float4", "bfloat", "int4", "uint4", "int2", "uint2")
+    ):
         got, want = got.astype(np.float32), want.astype(np.float32)
         rtol = max(rtol, 2**-6)  # two units of bfloat16, as in ONNX's own runner
     np.testing.assert_allclose(got, want, rtol=rtol, atol=atol)

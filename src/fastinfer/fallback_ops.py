@@ -59,7 +59,9 @@ def _cell(i: int, parts: int, first: int, last: int, extent: int) -> slice:
     return slice(min(max(low, 0), extent), min(max(high, 0), extent))
 
 
-def multinomial(inputs: list[Any], n_outputs: int, dtype: int = 6, sample_size: int = 1, seed: float | None = None) -> Outputs:
+def multinomial(
+    inputs: list[Any], n_outputs: int, dtype: int = 6, sample_size: int = 1, seed: float | None = None
+) -> Outputs:
     """Class indices drawn from unnormalised log probabilities, one row of samples per row."""
     logits = inputs[0].astype(np.float64)
     generator = np.random.default_rng(None if seed is None else int(np.float32(seed).view(np.uint32)))
@@ -70,7 +72,10 @@ def multinomial(inputs: list[Any], n_outputs: int, dtype: int = 6, sample_size: 
 
 
 def zip_map(
-    inputs: list[Any], n_outputs: int, classlabels_strings: list[str] | None = None, classlabels_int64s: list[int] | None = None
+    inputs: list[Any],
+    n_outputs: int,
+    classlabels_strings: list[str] | None = None,
+    classlabels_int64s: list[int] | None = None,
 ) -> Outputs:
     labels = classlabels_strings or classlabels_int64s or []
     rows = np.atleast_2d(inputs[0])
@@ -96,7 +101,9 @@ def category_mapper(
     return (np.array([to_string.get(int(v), default_string) for v in x.flat], object).reshape(x.shape),)
 
 
-def cast_map(inputs: list[Any], n_outputs: int, cast_to: str = "TO_FLOAT", map_form: str = "DENSE", max_map: int = 1) -> Outputs:
+def cast_map(
+    inputs: list[Any], n_outputs: int, cast_to: str = "TO_FLOAT", map_form: str = "DENSE", max_map: int = 1
+) -> Outputs:
     kinds = {"TO_FLOAT": np.float32, "TO_INT64": np.int64, "TO_STRING": object}
     mapping, kind = inputs[0], kinds[cast_to]
     convert: Callable[[Any], Any] = str if kind is object else kind

@@ -125,7 +125,9 @@ def dense(sparse: onnx.SparseTensorProto, where: str, base_dir: Path | None) -> 
     shell = TensorProto(data_type=sparse.values.data_type, dims=shape)
     size = _byte_count(shell, _element_count(shell, where))
     if size > MAX_SPARSE_BYTES:
-        raise ModelError(f"{where}: its dense form {_form(shell)} takes {size} bytes, at most {MAX_SPARSE_BYTES} are made")
+        raise ModelError(
+            f"{where}: its dense form {_form(shell)} takes {size} bytes, at most {MAX_SPARSE_BYTES} are made"
+        )
     values = ir.serde.deserialize_tensor(sparse.values).numpy()
     indices = np.asarray(ir.serde.deserialize_tensor(sparse.indices).numpy())
     if values.ndim != 1 or indices.shape not in ((len(values),), (len(values), len(shape))):
@@ -175,7 +177,9 @@ def _resolve_external(tensor: TensorProto, where: str, count: int, base_dir: Pat
     info = {entry.key: entry.value for entry in tensor.external_data}
     location = info.get("location", "")
     if base_dir is None:
-        raise ModelError(f"{where}: its data is in the external file '{location}', but the model was not given as a path")
+        raise ModelError(
+            f"{where}: its data is in the external file '{location}', but the model was not given as a path"
+        )
     path = _contained_path(location, where, base_dir)
     offset, needed = _natural(info, "offset", 0, where), _byte_count(tensor, count)
     length = _natural(info, "length", needed, where)

@@ -151,6 +151,3 @@ def _separate_outputs(function: ir.Function) -> None:
             function.append(copy)
             function.outputs[i] = copy.outputs[0]
         seen.add(value)
-
-
-

@@ -41,7 +41,9 @@ class TorchImport:
 
 
 def from_torch(
-    source: torch.nn.Module | ExportedProgram, example_inputs: tuple | dict[str, Any] | None = None, dynamic_shapes: Any = None
+    source: torch.nn.Module | ExportedProgram,
+    example_inputs: tuple | dict[str, Any] | None = None,
+    dynamic_shapes: Any = None,
 ) -> TorchImport:
     """Imports a torch module (example_inputs: positional tuple or keyword dict, dynamic_shapes as torch.export takes
     them) or an exported program.
@@ -54,7 +56,9 @@ def from_torch(
             raise InputError("an ExportedProgram already has its inputs and dynamic shapes")
         return _convert(source)
     if example_inputs is None:
-        raise InputError(f"compiling a {type(source).__name__} needs example_inputs: a tuple, or a dict of keyword arguments")
+        raise InputError(
+            f"compiling a {type(source).__name__} needs example_inputs: a tuple, or a dict of keyword arguments"
+        )
     args, kwargs = _arguments(example_inputs)
     args, kwargs = widen_examples(args, kwargs, dynamic_shapes)
     errors: list[str] = []
@@ -133,7 +137,9 @@ WAYS: list[tuple[str, Callable[..., ExportedProgram]]] = [
 ]
 
 
-def _static(module: torch.nn.Module, args: tuple, kwargs: dict[str, Any], dynamic_shapes: Any, errors: list[str]) -> TorchImport:
+def _static(
+    module: torch.nn.Module, args: tuple, kwargs: dict[str, Any], dynamic_shapes: Any, errors: list[str]
+) -> TorchImport:
     """The example's shapes only, said loudly."""
     reasons = "; ".join(errors)
     if not dynamic_shapes:
@@ -141,7 +147,9 @@ def _static(module: torch.nn.Module, args: tuple, kwargs: dict[str, Any], dynami
     try:
         result = _convert(_capture(module, args, kwargs, None, strict=False, oblivious=False))
     except Exception as error:
-        raise UnsupportedError(f"torch cannot export {type(module).__name__}: {reasons}; static: {_brief(error)}") from error
+        raise UnsupportedError(
+            f"torch cannot export {type(module).__name__}: {reasons}; static: {_brief(error)}"
+        ) from error
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         warnings.warn(

@@ -20,7 +20,13 @@ from torch import Tensor
 
 @torch.library.custom_op("fastinfer::lstm", mutates_args=())
 def lstm(
-    x: Tensor, state: list[Tensor], weights: list[Tensor], biases: bool, layers: int, bidirectional: bool, batch_first: bool
+    x: Tensor,
+    state: list[Tensor],
+    weights: list[Tensor],
+    biases: bool,
+    layers: int,
+    bidirectional: bool,
+    batch_first: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     return torch.lstm(x, tuple(state), weights, biases, layers, 0.0, False, bidirectional, batch_first)
 
@@ -28,7 +34,11 @@ def lstm(
 @lstm.register_fake
 def _lstm_shapes(x, state, weights, biases, layers, bidirectional, batch_first):
     hidden = state[0].shape[-1]
-    return x.new_empty(*x.shape[:-1], hidden * (1 + bidirectional)), torch.empty_like(state[0]), torch.empty_like(state[1])
+    return (
+        x.new_empty(*x.shape[:-1], hidden * (1 + bidirectional)),
+        torch.empty_like(state[0]),
+        torch.empty_like(state[1]),
+    )
 
 
 @torch.library.custom_op("fastinfer::gru", mutates_args=())

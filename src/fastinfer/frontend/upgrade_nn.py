@@ -63,7 +63,9 @@ def group_norm_scale(edit: Edit) -> None:
         target = edit.constant([groups, channels // groups])
     else:
         extent = edit.op("Shape", [x], {"start": 1, "end": 2})
-        target = edit.op("Concat", [edit.constant([groups]), edit.op("Div", [extent, edit.constant([groups])])], {"axis": 0})
+        target = edit.op(
+            "Concat", [edit.constant([groups]), edit.op("Div", [extent, edit.constant([groups])])], {"axis": 0}
+        )
     for i in (1, 2):
         column = edit.op("Unsqueeze", [edit.node.inputs[i], edit.constant([1])])
         edit.set_input(i, edit.op("Reshape", [edit.op("Expand", [column, target]), edit.constant([-1])]))
