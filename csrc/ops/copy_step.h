@@ -2,7 +2,7 @@
 // Binding of kernels/move/strided_copy.h.
 #pragma once
 #include "csrc/ops/op.h"
-#include "kernels/move/strided_copy.h"
+#include "kernels/move/transpose.h"
 
 namespace fi {
 
@@ -15,7 +15,8 @@ inline void add_copy(PlanContext& ctx, StridedCopy copy, Operand x, Operand y) {
 }
 
 // [outer] rows of `bytes`, the rows `from` apart in x and `to` apart in y.
-inline void add_row_copy(PlanContext& ctx, int64_t outer, int64_t bytes, int64_t from, int64_t to, Operand x, Operand y) {
+inline void add_row_copy(PlanContext& ctx, int64_t outer, int64_t bytes, int64_t from, int64_t to, Operand x,
+                         Operand y) {
   StridedCopy copy(1);
   copy.axis(outer, from, to);
   copy.axis(bytes, 1, 1);

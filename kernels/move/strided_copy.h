@@ -6,11 +6,11 @@
 // Strides in bytes, of any sign; `from` may be 0 (broadcast); no two i share an output. Elements have `unit` bytes.
 // args: x, y. Starts other than the operands' first byte are given with Operand::plus.
 #pragma once
-#include "csrc/base/cpu.h"
-#include "csrc/base/shape.h"
 #include "csrc/base/step.h"
 
 namespace fi {
+
+enum class Isa : int;  // csrc/base/cpu.h, which brings in code that must not be compiled per instruction set
 
 constexpr int kCopyRank = 16;
 
@@ -31,15 +31,12 @@ struct StridedCopy {
   explicit StridedCopy(int64_t unit) : unit(unit) {}
   StridedCopy() = default;
   // Adds an inner axis. Axes go from the outermost in y to the innermost. Extents of 1 are dropped and an axis that
-  // continues the one before is merged with it, so kCopyRank counts what is left; more throws CopyTooDeep.
+  // continues the one before is merged with it, so kCopyRank counts what is left; more throws CopyTooDeep
+  // (transpose.h).
   void axis(int64_t extent, int64_t from, int64_t to);
   // Chooses the mode, after the last axis. Calling it again changes nothing.
   void finish();
   int64_t bytes() const;  // written
-};
-
-struct CopyTooDeep : Error {
-  using Error::Error;
 };
 
 struct CopyKernel {
