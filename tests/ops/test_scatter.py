@@ -7,6 +7,8 @@ from support import build, check_node, node_model, run_everywhere
 
 from fastinfer.errors import FastinferError
 
+pytestmark = pytest.mark.filterwarnings("ignore:overflow")  # integers wrap around here and in numpy
+
 REDUCIBLE = [np.float32, np.float64, np.int32, np.int64, np.uint8, np.int16]
 PLAIN = [np.float16, np.bool_, np.complex64, np.complex128, np.float32, np.int64]
 COMBINE = {
