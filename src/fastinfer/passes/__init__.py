@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from . import pattern
+from .channels_last import channels_last
 from .eliminate_common_subexpressions import eliminate_common_subexpressions
 from .eliminate_dead_code import eliminate_dead_code
 from .eliminate_identity import eliminate_identity
@@ -17,7 +18,9 @@ from .fold_constants import fold_constants
 from .fuse_attention import fuse_attention
 from .fuse_conv import fuse_conv
 from .fuse_matmul import fuse_matmul, unflatten_matmul
+from .fuse_pointwise import fuse_pointwise
 from .fuse_skip_norm import fuse_skip_norm
+from .merge_movements import merge_movements
 from .recognize_activations import recognize_activations
 from .recognize_gelu import recognize_gelu
 from .recognize_group_norm import recognize_group_norm
@@ -40,14 +43,20 @@ PIPELINE: list[Pass] = [
     recognize_norm,
     recognize_group_norm,
     fold_batch_norm,
+    merge_movements,
     fuse_attention,
     unflatten_matmul,
     fold_constants,
     simplify_shapes,
     eliminate_identity,
+    merge_movements,
     fuse_matmul,
     fuse_conv,
     fuse_skip_norm,
+    channels_last,
+    merge_movements,
+    eliminate_identity,
+    fuse_pointwise,
     eliminate_common_subexpressions,
     eliminate_dead_code,
 ]

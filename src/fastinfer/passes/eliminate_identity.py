@@ -21,7 +21,7 @@ def eliminate_identity(model: ir.Model) -> bool:
         x = _forwarded(shapes, node)
         if x is not None and not any(o.uses() or o.is_graph_output() for o in node.outputs[1:]):
             return P.replace(node.outputs[0], x)
-        return _merge_transposes(shapes, node) or _unmerge_transpose(shapes, node) or _merge_reshapes(shapes, node)
+        return _merge_transposes(shapes, node) or _merge_reshapes(shapes, node)
 
     return P.rewrite(model, rule)
 
@@ -91,24 +91,6 @@ def _merge_transposes(s: Shapes, node: ir.Node) -> bool:
     assert x is not None
     if perm == list(range(length)):
         return P.replace(old, x)
-    new = P.emit(node, "Transpose", [x], {"perm": perm}, like=old).outputs[0]
-    s.alias(new, old)
-    return P.replace(old, new)
-
-
-def _unmerge_transpose(s: Shapes, node: ir.Node) -> bool:
-    """reshape(transpose(reshape(x, [−1, m, n]), [0, 2, 1]), [..., n, m]) → transpose(x, [..., −1, −2])"""
-    swap = P.producer(P.get(node, 0), "Transpose") if node.op_type == "Reshape" else None
-    merge = P.producer(swap.inputs[0], "Reshape") if swap is not None else None
-    if swap is None or merge is None or list(P.attr(swap, "perm") or ()) != [0, 2, 1]:
-        return False
-    x, old = merge.inputs[0], node.outputs[0]
-    source, three, out = s.dims(x), s.dims(merge.outputs[0]), s.dims(old)
-    if x is None or source is None or three is None or out is None or len(source) < 3 or len(source) != len(out):
-        return False
-    if three[1:] != source[-2:] or out != (*source[:-2], source[-1], source[-2]):
-        return False
-    perm = [*range(len(source) - 2), len(source) - 1, len(source) - 2]
     new = P.emit(node, "Transpose", [x], {"perm": perm}, like=old).outputs[0]
     s.alias(new, old)
     return P.replace(old, new)

@@ -39,7 +39,7 @@ def _spatial(b: Body) -> Sequence[ir.Value]:
     """A standard operator on channels-last data."""
     rank, last = b.rank(0), b.attr("channels_last", 0)
     x = channels_first(b, b.operand(0), rank) if last else b.operand(0)
-    kept = {k: v for k, v in b.node.attributes.items() if k != "channels_last"}
+    kept = {k: v.value for k, v in b.node.attributes.items() if k != "channels_last"}
     rest = [b.input(i) for i in range(1, len(b.inputs))]
     ys = b.ops(b.node.op_type, len(b.node.outputs), x, *rest, **kept)
     return [channels_last(b, y, rank) if last else y for y in ys]
@@ -149,7 +149,8 @@ def body(node: ir.Node, name: str | None = None) -> ir.Function:
 def to_standard(model: ir.Model) -> ir.Model:
     """A copy of `model` that any ONNX runtime can execute: fastinfer nodes call functions attached to the copy.
 
-    onnx.reference looks functions up without their overload, so each form has a name of its own (`Conv_0`, ...).
+    onnx.reference looks functions up without their overload, so each form has a name of its own (`ConvForm0`, ...; not
+    `Conv_0`, which it takes for a version of Conv).
     """
     copy = model.clone()
     originals = [n for n in model.graph.all_nodes() if n.domain == DOMAIN]
@@ -157,7 +158,7 @@ def to_standard(model: ir.Model) -> ir.Model:
     for original, node in zip(originals, [n for n in copy.graph.all_nodes() if n.domain == DOMAIN]):
         key = _form(original)
         if key not in forms:
-            function = body(original, f"{original.op_type}_{len(forms)}")
+            function = body(original, f"{original.op_type}Form{len(forms)}")
             forms[key] = function
             copy.functions[function.identifier()] = function
         node.op_type = forms[key].name

@@ -162,8 +162,13 @@ class Shapes:
         shape_contents.set_content(self, node)
 
     def _merge(self, dims: Dims | None, value: ir.Value) -> Dims | None:
-        # Without a rule's answer, what the model states (an exporter's value_info) is taken.
-        return dims if dims is not None else self.declared(value)
+        # Where no rule knows, what the model states (an exporter's value_info) is taken.
+        if dims is not None and not any(_is_unknown(d) for d in dims):
+            return dims
+        declared = self.declared(value)
+        if dims is None or declared is None or len(dims) != len(declared):
+            return declared if dims is None else dims
+        return tuple(b if _is_unknown(a) and not _is_unknown(b) else a for a, b in zip(dims, declared))
 
     def _onnx(self, node: ir.Node) -> Sequence[Dims | None] | None:
         if node.domain or not onnx.defs.has(node.op_type) or any(P.nested_graphs(a) for a in node.attributes.values()):
@@ -215,6 +220,10 @@ class Shapes:
 
 
 _INTEGERS = {ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL, ir.DataType.UINT8, ir.DataType.INT8}
+
+
+def _is_unknown(d: Dim) -> bool:
+    return not isinstance(d, int) and len(d.terms) == 1 and d.terms[0][0][0].startswith("?")
 
 
 def _opset(model: ir.Model) -> int:

@@ -1,0 +1,332 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Channels-last layout: convolutions and what surrounds them work on [N, spatial..., C]."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from . import pattern as P
+from .layout import Layouts, Perm, channels_last_perm, identity, inverse, reshaped_perm
+from .shape_rules import attribute_or_input
+from .shape_rules_data import REDUCTIONS
+from .shapes import Shapes
+from .simplify_shapes import literal_shape
+
+ELEMENTWISE = set(
+    """Abs Add And Cast Ceil Celu Clip Cos Div Elu Equal Erf Exp Floor Gelu Greater GreaterOrEqual HardSigmoid HardSwish IsInf
+    IsNaN LeakyRelu Less LessOrEqual Log Max Mean Min Mish Mod Mul Neg Not Or PRelu Pow Reciprocal Relu Round Selu Sigmoid
+    Sign Sin Softplus Softsign Sqrt Sub Sum Swish Tanh ThresholdedRelu Where Xor""".split()
+)
+CONVOLUTIONS = {"Conv", "ConvTranspose"}
+SPATIAL = set(
+    """MaxPool AveragePool LpPool GlobalAveragePool GlobalMaxPool Resize InstanceNormalization GroupNormalization DepthToSpace
+    SpaceToDepth""".split()
+)
+VIEWS = {"Reshape", "Flatten", "Squeeze", "Unsqueeze"}
+_REDUCTIONS = {*REDUCTIONS, "ArgMax", "ArgMin"}
+_AXIS = {"Concat", "Split", "Softmax", "LogSoftmax"}
+_DEPTH = 24  # how far ahead a reader that gains is looked for
+
+
+def channels_last(model: ir.Model) -> bool:
+    """conv(x) → transpose(conv_nhwc(transpose(x))), the transposes moved along until they cancel"""
+    shapes = Shapes(model)
+    changed = False
+    for graph in list(P.graphs(model)):
+        changed |= _Mover(shapes, graph).run()
+    return changed
+
+
+class _Mover:
+    def __init__(self, shapes: Shapes, graph: ir.Graph):
+        self.s, self.graph, self.at = shapes, graph, Layouts(shapes)
+        self._wanted: dict[tuple[ir.Value, Perm], bool] = {}
+
+    def run(self) -> bool:
+        if not any(_is_spatial(n) for n in self.graph):
+            return False
+        for node in list(self.graph):
+            self._visit(node)
+        return self.at.finish()
+
+    def _visit(self, node: ir.Node) -> None:
+        if node.domain == P.DOMAIN:
+            if node.op_type in CONVOLUTIONS:
+                self._spatial(node, always=True)
+            elif node.op_type == "Attention":
+                self._attention(node)
+            return
+        if node.domain or not node.outputs or not node.inputs:
+            return
+        op = node.op_type
+        if op in SPATIAL:
+            self._spatial(node, always=False)
+        elif op == "Transpose":
+            self._transpose(node)
+        elif op in ELEMENTWISE:
+            self._elementwise(node)
+        elif op in VIEWS:
+            self._view(node)
+        elif op in _REDUCTIONS:
+            self._reduce(node)
+        elif op in _AXIS:
+            self._along_axis(node)
+        elif op == "Slice":
+            self._slice(node)
+        elif op == "Pad":
+            self._pad(node)
+
+    # ---------------------------------------------------------------------------------------------------- deciding
+
+    def _twin_perm(self, value: ir.Value | None) -> Perm | None:
+        twin = None if value is None else self.at.twins.get(value)
+        return None if twin is None else twin[1]
+
+    def _gains(self, inputs: list[ir.Value], outputs: list[ir.Value], perm: Perm) -> bool:
+        """Computing the outputs under `perm` costs no more transposes than computing them plainly."""
+        if any(self._wants(o, perm, _DEPTH) for o in outputs):
+            return True
+        # Otherwise one transpose moves from an input, that nobody else reads, to the output.
+        full = [v for v in inputs if self.at.is_virtual(v)]
+        return len(outputs) == 1 and bool(full) and all(len(v.uses()) == 1 for v in full)
+
+    def _wants(self, value: ir.Value, perm: Perm, depth: int) -> bool:
+        """Some reader, directly or through operators that do not care, can use transpose(value, perm)."""
+        key = (value, perm)
+        if key not in self._wanted:
+            self._wanted[key] = False  # cuts cycles through Loop-free graphs never met twice on a path
+            self._wanted[key] = any(self._reader_wants(u.node, u.idx, value, perm, depth) for u in value.uses())
+        return self._wanted[key]
+
+    def _reader_wants(self, node: ir.Node, index: int, value: ir.Value, perm: Perm, depth: int) -> bool:
+        if node.graph is not self.graph or depth == 0:
+            return False
+        op, rank = node.op_type, len(perm)
+        if node.domain == P.DOMAIN:
+            if op in CONVOLUTIONS:
+                return index in (0, 3) and perm == channels_last_perm(rank)
+            return op == "Attention" and index < 3 and perm == (0, 2, 1, 3)
+        if node.domain:
+            return False
+        if op == "Transpose" or op in _REDUCTIONS:
+            return True
+        if op in SPATIAL:
+            return index == 0 and perm == channels_last_perm(rank) and self._wants_all(node, perm, depth)
+        if op in VIEWS:
+            source, target = self.s.dims(value), self.s.dims(node.outputs[0])
+            if index or source is None or target is None:
+                return False
+            after = reshaped_perm(source, target, perm)
+            return after is not None and (identity(after) or self._wants(node.outputs[0], after, depth - 1))
+        if op in ELEMENTWISE | _AXIS | {"Slice", "Pad"}:
+            return self.s.rank(node.outputs[0]) == rank and self._wants_all(node, perm, depth)
+        return False
+
+    def _wants_all(self, node: ir.Node, perm: Perm, depth: int) -> bool:
+        return any(self._wants(o, perm, depth - 1) for o in node.outputs)
+
+    # --------------------------------------------------------------------------------------------------- operators
+
+    def _spatial(self, node: ir.Node, always: bool) -> None:
+        x, rank = node.inputs[0], self.s.rank(node.inputs[0])
+        if x is None or rank is None or not 3 <= rank <= 5 or not P.is_float(x) or P.attr(node, "channels_last", 0):
+            return
+        if len([o for o in node.outputs if o.name]) > 1 or not _plain_form(node):
+            return
+        perm = channels_last_perm(rank)
+        if not always and self._twin_perm(x) != perm and not self._wants(node.outputs[0], perm, _DEPTH):
+            return
+        inputs = [self.at.permuted(x, perm, node), *node.inputs[1:]]
+        if len(inputs) > 3 and node.op_type == "Conv" and inputs[3] is not None:
+            inputs[3] = self.at.permuted(inputs[3], perm, node)
+        attributes = {**dict(node.attributes), "channels_last": 1}
+        self._become(node, inputs, attributes, perm, domain=P.DOMAIN)
+
+    def _become(
+        self, node: ir.Node, inputs: list[ir.Value | None], attributes: dict, perm: Perm, domain: str = ""
+    ) -> None:
+        """The node again, on permuted data; its outputs are twins of the old ones."""
+        new = P.emit(node, node.op_type, inputs, attributes, domain=domain, outputs=len(node.outputs))
+        for old, value in zip(node.outputs, new.outputs):
+            value.name = P.fresh(old.name)
+        self.at.supersede(node, [(old, value, perm) for old, value in zip(node.outputs, new.outputs)])
+
+    def _transpose(self, node: ir.Node) -> None:
+        x, out = node.inputs[0], node.outputs[0]
+        rank = self.s.rank(x)
+        if x is None or rank is None:
+            return
+        perm = tuple(P.attr(node, "perm") or range(rank)[::-1])
+        back = inverse(perm)
+        twin, q = self.at.twins.get(x, (x, tuple(range(rank))))
+        after = tuple(back[i] for i in q)  # axis j of the twin is axis q[j] of x is axis back[q[j]] of the output
+        if identity(after) and P.replace(out, twin):
+            return
+        self.at.supersede(node, [(out, twin, after)])
+
+    def _elementwise(self, node: ir.Node) -> None:
+        out = node.outputs[0]
+        rank = self.s.rank(out)
+        inputs = [v for v in node.inputs if v is not None]
+        perms = [p for v in inputs if (p := self._twin_perm(v)) is not None and len(p) == rank]
+        if not perms or rank is None:
+            return
+        full = [v for v in inputs if self.s.same(v, out)]
+        perm = next((p for v in full if (p := self._twin_perm(v)) is not None), perms[0])
+        if not any(self.at.is_virtual(v) and self._twin_perm(v) == perm for v in inputs):
+            return
+        if not self._gains(inputs, [out], perm):
+            return
+        foreign = [v for v in full if self._twin_perm(v) != perm and not P.is_constant(v)]
+        if foreign and not self._wants(out, perm, _DEPTH):
+            return
+        parameters = 1 if node.op_type == "Clip" else len(node.inputs)  # Clip's bounds are scalars
+        moved: list[ir.Value | None] = []
+        for i, value in enumerate(node.inputs):
+            new = value if value is None or i >= parameters else self.at.operand(value, perm, node)
+            if new is None and value is not None:
+                return
+            moved.append(new)
+        self._become(node, moved, dict(node.attributes), perm)
+
+    def _view(self, node: ir.Node) -> None:
+        x, out = node.inputs[0], node.outputs[0]
+        if x is None or x not in self.at.twins:
+            return
+        source, target, (twin, perm) = self.s.dims(x), self.s.dims(out), self.at.twins[x]
+        if source is None or target is None or not self.at.is_virtual(x):
+            return
+        after = reshaped_perm(source, target, perm)
+        if after is None:
+            self._view_after_move(node, x, out)
+        elif identity(after) or self._wants(out, after, _DEPTH):
+            self._reshape_twin(node, twin, out, after)
+
+    def _reshape_twin(self, node: ir.Node, twin: ir.Value, out: ir.Value, perm: Perm) -> None:
+        source, target = self.s.dims(twin), self.s.dims(out)
+        assert source is not None and target is not None
+        shape = literal_shape(source, tuple(target[i] for i in perm))
+        if shape is None:
+            return
+        new = P.emit(node, "Reshape", [twin, P.new_constant(node, np.array(shape, np.int64))]).outputs[0]
+        self.at.describe(new, out, perm)
+        if identity(perm):
+            P.replace(out, new)
+        else:
+            self.at.supersede(node, [(out, new, perm)])
+
+    def _view_after_move(self, node: ir.Node, x: ir.Value, out: ir.Value) -> None:
+        """The needed transpose is done so that the reshape ends channels-last (channel shuffle)."""
+        source, target = self.s.dims(x), self.s.dims(out)
+        if source is None or target is None or not 3 <= len(target) <= 5:
+            return
+        wanted = channels_last_perm(len(target))
+        # The order of x whose reshape is channels-last: the wanted order, reshaped back.
+        before = reshaped_perm(target, source, wanted)
+        if before is None or not self._wants(out, wanted, _DEPTH):
+            return
+        self._reshape_twin(node, self.at.permuted(x, before, node), out, wanted)
+
+    def _reduce(self, node: ir.Node) -> None:
+        x, out = node.inputs[0], node.outputs[0]
+        if x is None or not self.at.is_virtual(x):
+            return
+        twin, perm = self.at.twins[x]
+        single = node.op_type in ("ArgMax", "ArgMin")
+        axes = [P.attr(node, "axis", 0)] if single else attribute_or_input(node, "axes", 1)
+        if not axes:
+            return
+        plain = [a % len(perm) for a in axes]
+        moved = sorted(perm.index(a) for a in plain)
+        keep = P.attr(node, "keepdims", 1)
+        attributes = {k: v for k, v in node.attributes.items() if k not in ("axes", "axis")}
+        inputs: list[ir.Value | None] = [twin]
+        if single:
+            attributes["axis"] = ir.AttrInt64("axis", moved[0])
+        else:
+            inputs.append(P.new_constant(node, np.array(moved, np.int64)))
+        after = perm
+        if not keep:
+            rest = [a for a in perm if a not in plain]
+            ranks = sorted(rest)
+            after = tuple(ranks.index(a) for a in rest)
+        new = P.emit(node, node.op_type, inputs, attributes).outputs[0]
+        self.at.describe(new, out, after)
+        if identity(after):
+            P.replace(out, new)
+        else:
+            self.at.supersede(node, [(out, new, after)])
+
+    def _along_axis(self, node: ir.Node) -> None:
+        data = [v for v in (node.inputs if node.op_type == "Concat" else node.inputs[:1]) if v is not None]
+        perm = next((p for v in data if self.at.is_virtual(v) and (p := self._twin_perm(v)) is not None), None)
+        if perm is None or not self._gains(data, list(node.outputs), perm):
+            return
+        foreign = [v for v in data if self._twin_perm(v) != perm]
+        if foreign and not any(self._wants(o, perm, _DEPTH) for o in node.outputs):
+            return
+        moved = [self._relaid(v, perm, node) for v in data]
+        default = 0 if node.op_type == "Split" else -1
+        axis = perm.index(P.attr(node, "axis", default) % len(perm))
+        attributes = {**dict(node.attributes), "axis": ir.AttrInt64("axis", axis)}
+        self._become(node, [*moved, *node.inputs[len(data) :]], attributes, perm)
+
+    def _relaid(self, value: ir.Value, perm: Perm, node: ir.Node) -> ir.Value:
+        new = self.at.operand(value, perm, node) if P.is_constant(value) else self.at.permuted(value, perm, node)
+        assert new is not None
+        return new
+
+    def _slice(self, node: ir.Node) -> None:
+        perm = self._moved_perm(node)
+        rank = 0 if perm is None else len(perm)
+        starts = self.s.static(P.get(node, 1))
+        axes = P.ints(P.get(node, 3)) if P.get(node, 3) is not None else list(range(starts[0])) if starts else None
+        if perm is None or axes is None:
+            return
+        moved = P.new_constant(node, np.array([perm.index(a % rank) for a in axes], np.int64))
+        twin = self.at.twins[node.inputs[0]][0]  # type: ignore[index]
+        self._become(node, [twin, node.inputs[1], node.inputs[2], moved, P.get(node, 4)], dict(node.attributes), perm)
+
+    def _pad(self, node: ir.Node) -> None:
+        perm = self._moved_perm(node)
+        if perm is None:
+            return
+        rank = len(perm)
+        axes = P.ints(P.get(node, 3)) if P.get(node, 3) is not None else list(range(rank))
+        if axes is None:
+            return
+        moved = P.new_constant(node, np.array([perm.index(a % rank) for a in axes], np.int64))
+        twin = self.at.twins[node.inputs[0]][0]  # type: ignore[index]
+        self._become(node, [twin, node.inputs[1], P.get(node, 2), moved], dict(node.attributes), perm)
+
+    def _moved_perm(self, node: ir.Node) -> Perm | None:
+        """The order to compute a one-input operator in, if that gains."""
+        x = node.inputs[0]
+        perm = self._twin_perm(x)
+        if x is None or perm is None or not self.at.is_virtual(x) or not self._gains([x], list(node.outputs), perm):
+            return None
+        return perm
+
+    def _attention(self, node: ir.Node) -> None:
+        """A permuted Q, K or V is another layout."""
+        for i, name in enumerate(("q_layout", "k_layout", "v_layout")):
+            value, layout = node.inputs[i], P.attr(node, name, "BNSH")
+            perm = self._twin_perm(value)
+            if perm != (0, 2, 1, 3) or layout not in ("BNSH", "BSNH") or not self.at.is_virtual(value):  # type: ignore[arg-type]
+                continue
+            node.replace_input_with(i, self.at.twins[value][0])  # type: ignore[index]
+            node.attributes[name] = ir.AttrString(name, "BSNH" if layout == "BNSH" else "BNSH")
+
+
+def _is_spatial(node: ir.Node) -> bool:
+    return (node.domain == P.DOMAIN and node.op_type in CONVOLUTIONS | {"Attention"}) or (
+        not node.domain and node.op_type in SPATIAL
+    )
+
+
+def _plain_form(node: ir.Node) -> bool:
+    """Forms that the channels-last operators do not have."""
+    if node.op_type == "Resize":
+        return P.attr(node, "coordinate_transformation_mode", "half_pixel") != "tf_crop_and_resize"
+    return True
