@@ -20,7 +20,7 @@ from .fuse_conv import fuse_conv
 from .fuse_matmul import fuse_matmul, unflatten_matmul
 from .fuse_pointwise import fuse_pointwise
 from .fuse_skip_norm import fuse_skip_norm
-from .merge_movements import merge_movements
+from .merge_movements import expose_heads, merge_movements
 from .recognize_activations import recognize_activations
 from .recognize_gelu import recognize_gelu
 from .recognize_group_norm import recognize_group_norm
@@ -43,7 +43,7 @@ PIPELINE: list[Pass] = [
     recognize_norm,
     recognize_group_norm,
     fold_batch_norm,
-    merge_movements,
+    expose_heads,
     fuse_attention,
     unflatten_matmul,
     fold_constants,

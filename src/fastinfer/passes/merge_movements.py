@@ -20,7 +20,13 @@ _LONGEST = 12
 def merge_movements(model: ir.Model) -> bool:
     """transpose(reshape(transpose(x))) → reshape(transpose(reshape(x))) with one transpose, or none"""
     shapes = Shapes(model)
-    return P.rewrite(model, lambda node: _rule(shapes, node))
+    return P.rewrite(model, lambda node: _rule(shapes, node, ("result", "merged")))
+
+
+def expose_heads(model: ir.Model) -> bool:
+    """merge_movements that keeps the axes of the result apart: heads, rows and channels as fuse_attention reads them"""
+    shapes = Shapes(model)
+    return P.rewrite(model, lambda node: _rule(shapes, node, ("result",)))
 
 
 class _Atom:
@@ -38,7 +44,7 @@ def _leaves(atoms: list[_Atom]) -> list[_Atom]:
     return [leaf for atom in atoms for leaf in atom.leaves()]
 
 
-def _rule(s: Shapes, node: ir.Node) -> bool:
+def _rule(s: Shapes, node: ir.Node, grains: tuple[str, ...]) -> bool:
     if not P.is_op(node, *MOVEMENTS) or s.dims(node.outputs[0]) is None:
         return False
     readers = node.outputs[0].consumers()
@@ -50,7 +56,7 @@ def _rule(s: Shapes, node: ir.Node) -> bool:
     while len(chain) > 1:
         found = _compose(s, chain)
         if found is not None:
-            return _emit(s, chain, *found)
+            return _emit(s, chain, *found, grains)
         chain.pop(0)
     return False
 
@@ -103,12 +109,14 @@ def _regroup(atoms: list[_Atom], target: Dims) -> list[list[_Atom]] | None:
     return None if rest else out
 
 
-def _emit(s: Shapes, chain: list[ir.Node], source: list[_Atom], axes: list[list[_Atom]]) -> bool:
+def _emit(
+    s: Shapes, chain: list[ir.Node], source: list[_Atom], axes: list[list[_Atom]], grains: tuple[str, ...]
+) -> bool:
     x, out = chain[0].inputs[0], chain[-1].outputs[0]
     inner, target = s.dims(x), s.dims(out)
     assert x is not None and inner is not None and target is not None
     # With the result's axes kept apart the transpose may end in the wanted shape; merged, it has fewer axes to walk.
-    plans = [_plan(source, axes, apart, inner, target) for apart in (True, False)]
+    plans = [_plan(source, axes, grain, inner, target) for grain in grains]
     steps, shapes = min((p for p in plans if p is not None), key=lambda p: len(p[0]), default=(None, []))
     if steps is None:
         return False
@@ -123,10 +131,10 @@ Steps = list[tuple[str, list[int]]]
 
 
 def _plan(
-    source: list[_Atom], axes: list[list[_Atom]], apart: bool, inner: Dims, target: Dims
+    source: list[_Atom], axes: list[list[_Atom]], grain: str, inner: Dims, target: Dims
 ) -> tuple[Steps, list[Dims]] | None:
     """Reshape, Transpose, Reshape (each if needed), and the extents after each step."""
-    runs, perm = _runs(source, axes, apart)
+    runs, perm = _runs(source, axes, grain)
     split = tuple(D.product(a.extent for a in run) for run in runs)
     moved = tuple(split[i] for i in perm)
     if identity(perm):
@@ -146,19 +154,16 @@ def _plan(
     return steps, shapes
 
 
-def _runs(source: list[_Atom], axes: list[list[_Atom]], apart: bool) -> tuple[list[list[_Atom]], list[int]]:
-    """Neighbours that stay neighbours form one axis; `apart`: only within one axis of the result."""
+def _runs(source: list[_Atom], axes: list[list[_Atom]], grain: str) -> tuple[list[list[_Atom]], list[int]]:
+    """Neighbours that stay neighbours form one axis: all ("merged"), or within an axis of the "result"."""
     order = [atom for axis in axes for atom in axis]
     at = {id(a): i for i, a in enumerate(order)}
     axis_of = {id(a): i for i, axis in enumerate(axes) for a in axis}
     runs: list[list[_Atom]] = []
     for atom in source:
         last = runs[-1][-1] if runs else None
-        if (
-            last is not None
-            and at[id(atom)] == at[id(last)] + 1
-            and not (apart and axis_of[id(atom)] != axis_of[id(last)])
-        ):
+        joins = last is not None and at[id(atom)] == at[id(last)] + 1
+        if joins and (grain == "merged" or axis_of[id(atom)] == axis_of[id(last)]):
             runs[-1].append(atom)
         else:
             runs.append([atom])
