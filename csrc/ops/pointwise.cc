@@ -59,8 +59,9 @@ class Pointwise final : public Op {
       values.push_back(program_.op(ops[i], value(args[3 * i]), value(args[3 * i + 1]), value(args[3 * i + 2])));
     }
     for (int64_t v : outputs) {
-      check_model(v >= 0, "Pointwise output ", v, " is no value");
-      program_.output(value(v));
+      check_model(v >= 0 && v < static_cast<int64_t>(ops.size()), "Pointwise output ", v, " is not one of ", ops.size(),
+                  " results");
+      program_.output(values[static_cast<size_t>(inputs + v)]);
     }
     program_.finish();
     std::iota(which_.begin(), which_.end(), 0);

@@ -97,7 +97,7 @@ def test_edited_programs(saved):
     for _ in range(ROUNDS * 3):
         program = json.loads(meta)
         for _ in range(rng.choice((1, 1, 1, 3))):
-            edit(rng, program["graph"] if rng.random() < 0.8 else program)
+            edit(rng, program.get("graph", program) if rng.random() < 0.8 else program)
         damaged = {**header, "__metadata__": {"fastinfer": json.dumps(program)}}
         path.write_bytes(join(damaged, body))
         attempt(path, feeds)
