@@ -7,13 +7,38 @@
 namespace fi {
 namespace {
 
-TileType tile_type(PlanContext& ctx, DType t, bool is_bool, const char* what) {
+TileType tile_type(PlanContext& ctx, DType t, bool is_bool, bool is_output) {
   if (is_bool && t == DType::boolean) return TileType::boolean;
-  if (!is_bool && t == DType::f32) return TileType::f32;
-  if (!is_bool && t == DType::f16) return TileType::f16;
-  if (!is_bool && t == DType::bf16) return TileType::bf16;
-  ctx.not_native(
-      words(what, " of type ", name_of(t), " where a pointwise program needs ", is_bool ? "bool" : "float32"));
+  if (!is_bool) switch (t) {
+      case DType::f32:
+        return TileType::f32;
+      case DType::f16:
+        return TileType::f16;
+      case DType::bf16:
+        return TileType::bf16;
+      case DType::u8:
+        return TileType::u8;
+      case DType::s8:
+        return TileType::s8;
+      case DType::u4:
+        return TileType::u4;
+      case DType::s4:
+        return TileType::s4;
+      case DType::u2:
+        return TileType::u2;
+      case DType::s2:
+        return TileType::s2;
+      case DType::u16:
+        return TileType::u16;
+      case DType::s16:
+        return TileType::s16;
+      case DType::s32:
+        if (!is_output) return TileType::s32;
+        break;
+      default:
+        break;
+    }
+  ctx.not_native(words(is_output ? "an output" : "an input", " of type ", name_of(t), " in a pointwise program"));
 }
 
 template <int kInputs>
@@ -35,6 +60,8 @@ bool may_take_over(const Node& node, const TileProgramBuilder& program, std::spa
     if (node.inputs[which[i]] == node.inputs[which[k]] && !program.may_overwrite(j, static_cast<int>(i))) return false;
   return true;
 }
+
+bool is_float(DType t) { return t == DType::f32 || t == DType::f16 || t == DType::bf16; }
 
 class Pointwise final : public Op {
  public:
@@ -85,12 +112,12 @@ void add_pointwise(PlanContext& ctx, const TileProgramBuilder& program, std::spa
   Operand args[kTileInputs + kTileOutputs];
   size_t n = 0;
   for (size_t i = 0; i < inputs.size(); ++i) {
-    p.in_type[i] = tile_type(ctx, inputs[i].desc.dtype, program.input_is_bool[i], "an input");
+    p.in_type[i] = tile_type(ctx, inputs[i].desc.dtype, program.input_is_bool[i], false);
     shapes[i] = inputs[i].desc.shape;
     args[n++] = inputs[i].data;
   }
   for (size_t j = 0; j < outputs.size(); ++j) {
-    p.out_type[j] = tile_type(ctx, outputs[j].desc.dtype, program.output_is_bool[j], "an output");
+    p.out_type[j] = tile_type(ctx, outputs[j].desc.dtype, program.output_is_bool[j], true);
     args[n++] = outputs[j].data;
   }
   const Walk walk = walk_over(outputs[0].desc.shape, std::span<const Shape>(shapes, inputs.size()));
@@ -105,7 +132,8 @@ void plan_pointwise(PlanContext& ctx, const Node& node, const TileProgramBuilder
   Shape shape = which.empty() ? Shape{} : ctx.shape(which[0]);
   for (size_t k = 0; k < which.size(); ++k) {
     const Desc& d = ctx.input(which[k]);
-    tile_type(ctx, d.dtype, program.input_is_bool[k], "an input");
+    const bool ok = program.input_is_bool[k] ? d.dtype == DType::boolean : is_float(d.dtype);
+    if (!ok) ctx.not_native(words("input ", which[k], " of type ", name_of(d.dtype), " in a pointwise program"));
     inputs[k] = {ctx.in(which[k]), d};
     shape = broadcast(shape, d.shape);
   }
@@ -125,7 +153,7 @@ void plan_pointwise(PlanContext& ctx, const Node& node, const TileProgramBuilder
                 std::span<const PointwiseArg>(outputs, static_cast<size_t>(n_outputs)));
 }
 
-void add_float_cast(PlanContext& ctx, const PointwiseArg& x, const PointwiseArg& y) {
+void add_number_cast(PlanContext& ctx, const PointwiseArg& x, const PointwiseArg& y) {
   static const TileProgramBuilder copy = [] {
     TileProgramBuilder b(1);
     b.output(0);
@@ -141,7 +169,7 @@ Operand float_input(PlanContext& ctx, int i) {
   if (d.dtype != DType::f16 && d.dtype != DType::bf16)
     ctx.not_native(words("input ", i, " of type ", name_of(d.dtype)));
   const PointwiseArg work{ctx.scratch(static_cast<size_t>(d.elements()) * 4), {DType::f32, d.shape}};
-  add_float_cast(ctx, {ctx.in(i), d}, work);
+  add_number_cast(ctx, {ctx.in(i), d}, work);
   return work.data;
 }
 
@@ -155,7 +183,7 @@ FloatOutput float_output(PlanContext& ctx, int out, DType dtype, const Shape& sh
 }
 
 void FloatOutput::finish(PlanContext& ctx) const {
-  if (desc.dtype != DType::f32) add_float_cast(ctx, {data, {DType::f32, desc.shape}}, {real, desc});
+  if (desc.dtype != DType::f32) add_number_cast(ctx, {data, {DType::f32, desc.shape}}, {real, desc});
 }
 
 std::unique_ptr<Op> make_pointwise(BuildContext& c) { return std::make_unique<Pointwise>(c); }

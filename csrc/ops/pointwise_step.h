@@ -14,8 +14,9 @@ struct PointwiseArg {
   Desc desc;
 };
 
-// Appends the step y_j = program(x...). Types: float32, float16, bfloat16 (computed in float32), bool where the program
-// needs it; otherwise the node is not native.
+// Appends the step y_j = program(x...). Numbers may be float32, float16, bfloat16, (u)int2 to (u)int16 and, as an
+// input, int32: they are computed in float32 and stored rounded to even and saturated. Bools where the program needs
+// them. Otherwise the node is not native.
 void add_pointwise(PlanContext& ctx, const TileProgramBuilder& program, std::span<const PointwiseArg> inputs,
                    std::span<const PointwiseArg> outputs);
 
@@ -24,8 +25,8 @@ void add_pointwise(PlanContext& ctx, const TileProgramBuilder& program, std::spa
 void plan_pointwise(PlanContext& ctx, const Node& node, const TileProgramBuilder& program, std::span<const int> which,
                     DType type);
 
-// y = x where both are float32, float16 or bfloat16.
-void add_float_cast(PlanContext& ctx, const PointwiseArg& x, const PointwiseArg& y);
+// y = x through float32; types as add_pointwise takes them.
+void add_number_cast(PlanContext& ctx, const PointwiseArg& x, const PointwiseArg& y);
 
 // An input as float32: itself, or a converted copy in scratch. Not native for other types.
 Operand float_input(PlanContext& ctx, int i);

@@ -7,23 +7,104 @@ namespace fi::FI_ISA {
 
 static constexpr int kSplatBytes = 64;
 
-FI_INLINE int64_t size_of_type(TileType t) { return t == TileType::f32 ? 4 : t == TileType::boolean ? 1 : 2; }
-
-FI_INLINE VF load_half(TileType t, const uint16_t* p, int n) {
-  return t == TileType::f16 ? load_f16(p, n) : load_bf16(p, n);
-}
-// 16-bit floats ↔ float32.
-static void widen(TileType t, const uint16_t* x, float* y, int n) {
-  for (int i = 0; i < n; i += VF::W) {
-    const int left = n - i < VF::W ? n - i : VF::W;
-    store(y + i, load_half(t, x + i, left), left);
+FI_INLINE int64_t size_of_type(TileType t) {
+  switch (t) {
+    case TileType::f32:
+    case TileType::s32:
+      return 4;
+    case TileType::f16:
+    case TileType::bf16:
+    case TileType::u16:
+    case TileType::s16:
+      return 2;
+    default:
+      return 1;
   }
 }
-static void narrow(TileType t, const float* x, uint16_t* y, int n) {
+
+template <class T, class Load>
+FI_INLINE void widen_each(const void* x, float* y, int n, Load load_lanes) {
   for (int i = 0; i < n; i += VF::W) {
     const int left = n - i < VF::W ? n - i : VF::W;
-    const VF v = load(x + i, left);
-    t == TileType::f16 ? store_f16(y + i, v, left) : store_bf16(y + i, v, left);
+    store(y + i, load_lanes(static_cast<const T*>(x) + i, left), left);
+  }
+}
+// Fewer than 8 bits: sign 8 stands for int4, 2 for int2, 0 for unsigned ones.
+struct LowBits {
+  int32_t mask, sign;
+};
+FI_INLINE LowBits low_bits(TileType t) {
+  return {t == TileType::u4 || t == TileType::s4 ? 15 : 3, t == TileType::s4 ? 8 : t == TileType::s2 ? 2 : 0};
+}
+
+// Any type from f16 on → float32.
+static void widen(TileType t, const void* x, float* y, int n) {
+  switch (t) {
+    case TileType::f16:
+      return widen_each<uint16_t>(x, y, n, [](const uint16_t* p, int left) FI_FORCED { return load_f16(p, left); });
+    case TileType::bf16:
+      return widen_each<uint16_t>(x, y, n, [](const uint16_t* p, int left) FI_FORCED { return load_bf16(p, left); });
+    case TileType::u8:
+      return widen_each<uint8_t>(x, y, n, [](const uint8_t* p, int left) FI_FORCED { return load_u8(p, left); });
+    case TileType::s8:
+      return widen_each<int8_t>(x, y, n, [](const int8_t* p, int left) FI_FORCED { return load_s8(p, left); });
+    case TileType::u16:
+      return widen_each<uint16_t>(x, y, n, [](const uint16_t* p, int left) FI_FORCED { return load_u16(p, left); });
+    case TileType::s16:
+      return widen_each<int16_t>(x, y, n, [](const int16_t* p, int left) FI_FORCED { return load_s16(p, left); });
+    case TileType::u4:
+    case TileType::s4:
+    case TileType::u2:
+    case TileType::s2: {
+      const VI mask = set1i(low_bits(t).mask), sign = set1i(low_bits(t).sign);
+      return widen_each<uint8_t>(x, y, n, [mask, sign](const uint8_t* p, int left) FI_FORCED {
+        return to_float(((to_int(load_u8(p, left)) & mask) ^ sign) - sign);
+      });
+    }
+    default:
+      return widen_each<int32_t>(x, y, n, [](const int32_t* p, int left) FI_FORCED { return load_s32(p, left); });
+  }
+}
+
+template <class T, class Store>
+FI_INLINE void narrow_each(const float* x, void* y, int n, Store store_lanes) {
+  for (int i = 0; i < n; i += VF::W) {
+    const int left = n - i < VF::W ? n - i : VF::W;
+    store_lanes(static_cast<T*>(y) + i, load(x + i, left), left);
+  }
+}
+template <class T>
+FI_INLINE void store_words(T* y, VF v, float low, float high, int n) {
+  int32_t lanes[VF::W];
+  store(lanes, to_int(min(max(v, set1(low)), set1(high))));
+  for (int i = 0; i < n; ++i) y[i] = static_cast<T>(lanes[i]);
+}
+static void narrow(TileType t, const float* x, void* y, int n) {
+  switch (t) {
+    case TileType::f16:
+      return narrow_each<uint16_t>(x, y, n, [](uint16_t* p, VF v, int left) FI_FORCED { store_f16(p, v, left); });
+    case TileType::bf16:
+      return narrow_each<uint16_t>(x, y, n, [](uint16_t* p, VF v, int left) FI_FORCED { store_bf16(p, v, left); });
+    case TileType::u8:
+      return narrow_each<uint8_t>(x, y, n, [](uint8_t* p, VF v, int left) FI_FORCED { store_u8(p, v, left); });
+    case TileType::s8:
+      return narrow_each<int8_t>(x, y, n, [](int8_t* p, VF v, int left) FI_FORCED { store_s8(p, v, left); });
+    case TileType::u16:
+      return narrow_each<uint16_t>(
+          x, y, n, [](uint16_t* p, VF v, int left) FI_FORCED { store_words(p, v, 0.f, 65535.f, left); });
+    case TileType::u4:
+    case TileType::s4:
+    case TileType::u2:
+    case TileType::s2: {
+      const LowBits bits = low_bits(t);
+      const VF low = set1(static_cast<float>(-bits.sign)), high = set1(static_cast<float>(bits.mask - bits.sign));
+      return narrow_each<uint8_t>(x, y, n, [bits, low, high](uint8_t* p, VF v, int left) FI_FORCED {
+        store_u8(p, to_float(to_int(min(max(v, low), high)) & set1i(bits.mask)), left);
+      });
+    }
+    default:
+      return narrow_each<int16_t>(
+          x, y, n, [](int16_t* p, VF v, int left) FI_FORCED { store_words(p, v, -32768.f, 32767.f, left); });
   }
 }
 
@@ -121,7 +202,7 @@ class PointwiseRun {
   void point_at(int i, int64_t offset, int n) {
     const char* p = input(i) + offset * size_of_type(p_.in_type[i]);
     if (p_.in_type[i] >= TileType::f16) {
-      widen(p_.in_type[i], reinterpret_cast<const uint16_t*>(p), laid_out_[i], n);
+      widen(p_.in_type[i], p, laid_out_[i], n);
       p = reinterpret_cast<const char*>(laid_out_[i]);
     }
     value_[i] = {p, ~size_t{0}};
@@ -136,7 +217,7 @@ class PointwiseRun {
       if (p_.in_type[i] == TileType::f32) {
         std::memcpy(&value, p, 4);
       } else {
-        widen(p_.in_type[i], reinterpret_cast<const uint16_t*>(p), &value, 1);
+        widen(p_.in_type[i], p, &value, 1);
       }
       splat(value, laid_out_[i], kSplatBytes / 4);
     }
@@ -148,7 +229,9 @@ class PointwiseRun {
     const int64_t* stride = strides_of_input(p_, i);
     const int last = p_.rank - 1;
     const TileType type = p_.in_type[i];
-    uint16_t halves[kTile];
+    const int64_t bytes = size_of_type(type);
+    const bool narrow_type = type >= TileType::f16;
+    alignas(64) char staged[kTile * 4];
     int64_t index[kTileRank], offset = 0, rest = at;
     for (int d = last; d >= 0; --d) {
       index[d] = rest % p_.extent[d];
@@ -157,13 +240,14 @@ class PointwiseRun {
     }
     for (int done = 0; done < n;) {
       const int64_t left = p_.extent[last] - index[last], run = left < n - done ? left : n - done;
-      if (type == TileType::f32) {
-        copy_run(reinterpret_cast<const float*>(input(i)) + offset, laid_out_[i] + done, stride[last], run);
-      } else if (type == TileType::boolean) {
-        copy_run(reinterpret_cast<const uint8_t*>(input(i)) + offset, reinterpret_cast<uint8_t*>(laid_out_[i]) + done,
-                 stride[last], run);
+      const char* from = input(i) + offset * bytes;
+      char* const place = (narrow_type ? staged : reinterpret_cast<char*>(laid_out_[i])) + done * bytes;
+      if (bytes == 4) {
+        copy_run(reinterpret_cast<const float*>(from), reinterpret_cast<float*>(place), stride[last], run);
+      } else if (bytes == 1) {
+        copy_run(reinterpret_cast<const uint8_t*>(from), reinterpret_cast<uint8_t*>(place), stride[last], run);
       } else {
-        copy_run(reinterpret_cast<const uint16_t*>(input(i)) + offset, halves + done, stride[last], run);
+        copy_run(reinterpret_cast<const uint16_t*>(from), reinterpret_cast<uint16_t*>(place), stride[last], run);
       }
       done += static_cast<int>(run);
       offset -= index[last] * stride[last];
@@ -175,7 +259,7 @@ class PointwiseRun {
         index[d] = 0;
       }
     }
-    if (type >= TileType::f16) widen(type, halves, laid_out_[i], n);
+    if (narrow_type) widen(type, staged, laid_out_[i], n);
     value_[i] = {laid_out_[i], ~size_t{0}};
   }
 
@@ -190,7 +274,8 @@ class PointwiseRun {
     }
     for (int j = 0; j < program_.outputs; ++j)
       if (p_.out_type[j] >= TileType::f16)
-        narrow(p_.out_type[j], wide_output_[j], static_cast<uint16_t*>(args_[program_.inputs + j]) + at, n);
+        narrow(p_.out_type[j], wide_output_[j],
+               static_cast<char*>(args_[program_.inputs + j]) + at * size_of_type(p_.out_type[j]), n);
   }
 
   void* place_of_output(int j, int64_t at) {

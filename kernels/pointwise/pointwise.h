@@ -36,7 +36,9 @@ struct TileProgram {
   double cost = 0;               // vector operations per vector of elements, loads and stores excluded
 };
 
-enum class TileType : uint8_t { f32, boolean, f16, bf16 };
+// From f16 on: converted from and to float32 at the edges of the program; stored rounded to even and saturated.
+// Numbers of 4 and 2 bits lie in the low bits of a byte each.
+enum class TileType : uint8_t { f32, boolean, f16, bf16, u8, s8, u4, s4, u2, s2, u16, s16, s32 };
 
 // How one input is reached from the output's flat index.
 enum class TileRead : uint8_t {
