@@ -7,12 +7,6 @@
 namespace fi {
 namespace {
 
-void need_f32(PlanContext& ctx, std::initializer_list<int> inputs) {
-  for (int i : inputs)
-    if (ctx.has_input(i) && ctx.dtype(i) != DType::f32)
-      ctx.not_native(words("input ", i, " is ", name_of(ctx.dtype(i))));
-}
-
 void plan_fused(PlanContext& ctx, const Node& node) {
   need_f32(ctx, {0, 1, 2});
   const Attributes& a = node.attributes;

@@ -36,6 +36,12 @@ HeadView split_heads(const Shape& s, int64_t heads) {
   return split_heads(s[0], s[1], heads, s[2] / heads);
 }
 
+void need_f32(PlanContext& ctx, std::initializer_list<int> inputs) {
+  for (int i : inputs)
+    if (ctx.has_input(i) && ctx.dtype(i) != DType::f32)
+      ctx.not_native(words("input ", i, " is ", name_of(ctx.dtype(i))));
+}
+
 void bind_heads(AttentionStep& p, const HeadView& q, const HeadView& k, const HeadView& v, const HeadView& o) {
   check(q.batch == k.batch && k.batch == v.batch, "batch of query, key and value differ: ", q.batch, ", ", k.batch,
         ", ", v.batch);

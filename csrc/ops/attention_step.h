@@ -26,6 +26,8 @@ struct AttentionOperands {
 };
 constexpr Operand kNoOperand{0, 0};
 
+// Any of these inputs that is present must be float32, else the operator is not native.
+void need_f32(PlanContext&, std::initializer_list<int> inputs);
 // Fills in the extents and strides of `step`, checking that they fit.
 void bind_heads(AttentionStep& step, const HeadView& q, const HeadView& k, const HeadView& v, const HeadView& o);
 // Fills in the mask's; its type must be float32 or bool, its shape broadcastable to [batch, heads, sq, sk].
