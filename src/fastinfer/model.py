@@ -137,9 +137,8 @@ class Model:
         Each step: node, kernel, why not a faster one, parts, flops. Where shapes depend on data, the model is run once
         on ``inputs``; without inputs only the steps up to the first such place are listed.
         """
-        given = inputs is not None
-        arrays = self._arrays(inputs if given else {s.name: s.zeros() for s in self.inputs})
-        return Explanation(self._executor.explain(arrays, given), self.fallback_nodes, self._native.isa)
+        example = inputs if inputs is not None else {s.name: s.zeros() for s in self.inputs}
+        return Explanation(self._executor.explain(self._arrays(example), inputs is not None), self.fallback_nodes, self._native.isa)
 
     def profile(self, inputs: Mapping[str, Any], runs: int = 10) -> Profile:
         """Time every step over ``runs`` calls (after one warm-up). Times are in nanoseconds."""
