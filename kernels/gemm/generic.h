@@ -3,6 +3,7 @@
 #pragma once
 #include "kernels/gemm/activate.h"
 #include "kernels/gemm/gemm.h"
+#include "kernels/gemm/generic_pack.h"
 
 #define FI_UNROLL _Pragma("GCC unroll 16")
 
@@ -112,30 +113,35 @@ static void gemm_block(const GemmTile& g, int64_t r0, int64_t n0, int last) {
   }
 }
 
-// All rows of NV vectors: MR at a time, then the rest.
+// A register tile of 1..MR rows.
 template <int MR, int NV>
-FI_INLINE void gemm_rows(const GemmTile& g, int64_t r, int64_t n0, int last) {
-  for (; r + MR <= g.rows; r += MR) gemm_block<MR, NV>(g, r, n0, last);
-  if constexpr (MR > 1) gemm_rows<MR - 1, NV>(g, r, n0, last);
+FI_INLINE void gemm_up_to(int64_t rows, const GemmTile& g, int64_t r0, int64_t n0, int last) {
+  if constexpr (MR > 1)
+    if (rows < MR) return gemm_up_to<MR - 1, NV>(rows, g, r0, n0, last);
+  gemm_block<MR, NV>(g, r0, n0, last);
 }
 
-// All columns: MAX vectors at a time, then the rest.
+// All rows of NV vectors: MR at a time. The last MR + 1 .. 2 MR - 1 rows are halved, as a tile of few rows would wait
+// for B.
+template <int MR, int NV>
+FI_INLINE void gemm_rows(const GemmTile& g, int64_t n0, int last) {
+  for (int64_t r = 0; r < g.rows;) {
+    const int64_t left = g.rows - r, rows = left >= 2 * MR ? MR : left > MR ? (left + 1) / 2 : left;
+    gemm_up_to<MR, NV>(rows, g, r, n0, last);
+    r += rows;
+  }
+}
+
+// All columns: MAX vectors at a time, then the rest. One vector alone takes 8 rows: 6 chains of latency 4 would fill
+// two multipliers to 3/4 only (and 12 row pointers do not fit the general registers).
 template <int MR, int MAX, int NV = MAX>
 FI_INLINE void gemm_columns(const GemmTile& g, int64_t n0) {
+  constexpr int kRows = NV == 1 ? 8 : MR;
   if constexpr (NV == MAX)
-    for (; g.cols - n0 > NV * VF::W; n0 += NV * VF::W) gemm_rows<MR, NV>(g, 0, n0, VF::W);
+    for (; g.cols - n0 > NV * VF::W; n0 += NV * VF::W) gemm_rows<kRows, NV>(g, n0, VF::W);
   const int64_t left = g.cols - n0;
-  if (NV == 1 || left > (NV - 1) * VF::W) return gemm_rows<MR, NV>(g, 0, n0, static_cast<int>(left) - (NV - 1) * VF::W);
+  if (NV == 1 || left > (NV - 1) * VF::W) return gemm_rows<kRows, NV>(g, n0, static_cast<int>(left) - (NV - 1) * VF::W);
   if constexpr (NV > 1) gemm_columns<MR, MAX, NV - 1>(g, n0);
-}
-
-FI_INLINE void gemm_pack(const float* b, int64_t stride_k, int64_t stride_n, int64_t k, int64_t cols, int64_t width,
-                         float* out) {
-  for (int64_t i = 0; i < k; ++i, out += width) {
-    const float* row = b + i * stride_k;
-    for (int64_t n = 0; n < cols; ++n) out[n] = row[n * stride_n];
-    for (int64_t n = cols; n < width; ++n) out[n] = 0;
-  }
 }
 
 }  // namespace fi::FI_ISA
