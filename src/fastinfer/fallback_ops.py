@@ -106,7 +106,7 @@ def cast_map(
 ) -> Outputs:
     kinds = {"TO_FLOAT": np.float32, "TO_INT64": np.int64, "TO_STRING": object}
     mapping, kind = inputs[0], kinds[cast_to]
-    convert: Callable[[Any], Any] = str if kind is object else kind
+    convert: Any = str if kind is object else kind
     if map_form == "DENSE":
         return (np.array([[convert(mapping[key]) for key in sorted(mapping)]], kind),)
     out = np.full((1, max_map), "" if kind is object else 0, kind)

@@ -211,7 +211,9 @@ def _contained_path(location: str, where: str, base_dir: Path) -> Path:
 
 
 def _natural(info: dict[str, str], key: str, default: int, where: str) -> int:
-    text = info.get(key, str(default))
+    text = info.get(key)
+    if text is None:
+        return default
     if not (text.isascii() and text.isdigit() and len(text) <= 19):
         raise ModelError(f"{where}: external {key} '{text}' is not a number of bytes")
     return int(text)

@@ -23,7 +23,7 @@ class Edit:
     @property
     def graph(self) -> ir.Graph:
         assert self.node.graph is not None
-        return self.node.graph  # type: ignore[return-value]
+        return self.node.graph
 
     # ------------------------------------------------------------------------------------------- attributes
 
@@ -76,8 +76,9 @@ class Edit:
         out.type, out.shape = ir.TensorType(ir.DataType.from_numpy(array.dtype)), ir.Shape(array.shape)
         return out
 
-    def constant_like(self, value: Any, like: ir.Value) -> ir.Value:
+    def constant_like(self, value: Any, like: ir.Value | None) -> ir.Value:
         """A scalar of like's type."""
+        assert like is not None
         if like.dtype is not None and like.dtype != ir.DataType.STRING:
             return self.constant(value, like.dtype.numpy())
         return self.op("CastLike", [self.constant(value, np.float64), like])

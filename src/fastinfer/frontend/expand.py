@@ -39,10 +39,10 @@ def expand_functions(model: ir.Model, native: Collection[str] | None = None) -> 
 
 def _core_ops() -> set[str] | None:
     try:
-        from fastinfer._core import native_ops
+        from fastinfer import _core
     except ImportError:
         return None
-    return {name.removeprefix("::") for name in native_ops()}
+    return {name.removeprefix("::") for name in _core.native_ops()}
 
 
 def _schema(node: ir.Node) -> onnx.defs.OpSchema | None:

@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from typing import TypeAlias
 
 import onnx
 import onnx_ir as ir
@@ -18,7 +19,7 @@ from fastinfer.frontend import source as sources
 from fastinfer.frontend.expand import expand_functions
 from fastinfer.frontend.upgrade import upgrade_model
 
-Source = str | os.PathLike | bytes | onnx.ModelProto | ir.Model
+Source: TypeAlias = str | os.PathLike | bytes | onnx.ModelProto | ir.Model
 
 
 def load(source: Source, *, native: Collection[str] | None = None) -> ir.Model:
@@ -92,7 +93,7 @@ def _quiet(name: str) -> Iterator[None]:
 
 def _normalise_domains(model: ir.Model) -> None:
     """'ai.onnx' is another spelling of the default domain."""
-    holders = [model.graph, *model.functions.values()]
+    holders: list[ir.Graph | ir.Function] = [model.graph, *model.functions.values()]
     for holder in holders:
         if "ai.onnx" in holder.opset_imports:
             version = holder.opset_imports.pop("ai.onnx")
@@ -106,7 +107,8 @@ def _constant_inputs(graph: ir.Graph) -> None:
     """Initializers that are also listed as inputs (required below IR version 4) are constants for us."""
     kept = []
     for value in graph.inputs:
-        tensor = graph.initializers[value.name].const_value if value.name in graph.initializers else None
+        initializer = graph.initializers.get(value.name or "")
+        tensor = None if initializer is None else initializer.const_value
         if tensor is None:
             kept.append(value)
             continue
@@ -118,13 +120,14 @@ def _constant_inputs(graph: ir.Graph) -> None:
     graph.inputs[:] = kept
 
 
-def _fits(declared: ir.Shape, actual: ir.Shape) -> bool:
+def _fits(declared: ir.Shape, actual: ir.ShapeProtocol) -> bool:
     return len(declared) == len(actual) and all(not isinstance(d, int) or d == a for d, a in zip(declared, actual))
 
 
 def inline_functions(model: ir.Model) -> None:
     """Replaces calls of model-local functions by their bodies; each node keeps the opset it was written for."""
-    for holder in [model.graph, *model.functions.values()]:
+    holders: list[ir.Graph | ir.Function] = [model.graph, *model.functions.values()]
+    for holder in holders:
         version = holder.opset_imports.get("")
         for node in holder.all_nodes():
             if node.domain == "" and node.version is None:

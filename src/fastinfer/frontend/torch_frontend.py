@@ -8,7 +8,6 @@ is said by a warning.
 from __future__ import annotations
 
 import contextlib
-import copy
 import logging
 import warnings
 from collections.abc import Callable, Iterator
@@ -180,13 +179,14 @@ def _lost_axes(model: ir.Model, dynamic_shapes: Any) -> str:
 
 def _convert(program: ExportedProgram, dynamic_shapes: Any = None) -> TorchImport:
     rebuild = _rebuild(program)
-    onnx_program = torch.onnx.export(
-        _only_tensor_outputs(program),
-        dynamo=True,
-        opset_version=EXPORT_OPSET,
-        custom_translation_table=translation_table(),
-        verbose=False,
-    )
+    with _only_tensor_outputs(program), _quiet_exporter():
+        onnx_program = torch.onnx.export(
+            program,
+            dynamo=True,
+            opset_version=EXPORT_OPSET,
+            custom_translation_table=translation_table(),
+            verbose=False,
+        )
     assert onnx_program is not None
     if dynamic_shapes:
         with contextlib.suppress(Exception):  # only the names of free axes are at stake
@@ -212,21 +212,24 @@ def _rebuild(program: ExportedProgram) -> Callable[[list], Any]:
     return rebuild
 
 
-def _only_tensor_outputs(program: ExportedProgram) -> ExportedProgram:
-    """torch's ONNX exporter trips over numbers among the outputs; they are put back by rebuild."""
-    specs = program.graph_signature.output_specs
-    if not any(_is_constant(spec) for spec in specs):
-        return program
-    program = copy.deepcopy(program)
-    graph = program.graph_module.graph
-    output = graph.output_node()
+@contextlib.contextmanager
+def _only_tensor_outputs(program: ExportedProgram) -> Iterator[None]:
+    """torch's ONNX exporter trips over numbers among the outputs: they are hidden from it, and put back by rebuild."""
+    signature, entry = program.graph_signature, program.module_call_graph[0].signature
+    specs, output = signature.output_specs, program.graph_module.graph.output_node()
     kept = [i for i, spec in enumerate(specs) if not _is_constant(spec)]
-    output.args = (tuple(output.args[0][i] for i in kept),)  # type: ignore[index]
-    program.graph_signature.output_specs = [specs[i] for i in kept]
-    entry = program.module_call_graph[0]
-    assert entry.signature is not None
-    if entry.signature.outputs:
-        entry.signature.outputs = [entry.signature.outputs[i] for i in kept]
-    entry.signature.out_spec = pytree.tree_flatten(tuple(0 for _ in kept))[1]
+    if len(kept) == len(specs) or entry is None:
+        yield
+        return
+    before = output.args, entry.outputs, entry.out_spec
+    output.args = (tuple(output.args[0][i] for i in kept),)
+    signature.output_specs = [specs[i] for i in kept]
+    entry.outputs = [entry.outputs[i] for i in kept] if entry.outputs else entry.outputs
+    entry.out_spec = pytree.tree_flatten(tuple(0 for _ in kept))[1]
     program.graph_module.recompile()
-    return program
+    try:
+        yield
+    finally:
+        output.args, entry.outputs, entry.out_spec = before
+        signature.output_specs = specs
+        program.graph_module.recompile()

@@ -18,7 +18,7 @@ from fastinfer.frontend import upgrade_misc as misc
 from fastinfer.frontend import upgrade_nn as nn
 from fastinfer.frontend import upgrade_shape as shape
 from fastinfer.frontend.check_graph import MAX_OPSET, subgraphs
-from fastinfer.frontend.edit import Edit
+from fastinfer.frontend.edit import Edit, known_rank
 from fastinfer.frontend.infer import infer_shapes
 
 Rule = Callable[[Edit], None]
@@ -121,6 +121,6 @@ def upgrade_node(node: ir.Node, version: int) -> None:
 
 
 def _wants_rank(node: ir.Node, version: int) -> bool:
-    if node.domain != "" or node.op_type not in _WANT_RANK or node.inputs[0].shape is not None:
+    if node.domain != "" or node.op_type not in _WANT_RANK or known_rank(node.inputs[0]) is not None:
         return False
     return version < UPGRADES[node.op_type][-1][0]

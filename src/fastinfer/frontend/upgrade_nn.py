@@ -124,18 +124,34 @@ def upsample_scales(edit: Edit) -> None:
 def upsample_to_resize(edit: Edit) -> None:
     """Upsample-9(x, scales) → Resize(x, , scales) with asymmetric coordinates, rounded down."""
     edit.node.op_type = "Resize"
-    resize_10(edit)
-
-
-def resize_10(edit: Edit) -> None:
-    """Resize-10(x, scales): asymmetric coordinates, rounded down. From 11 on these are attributes."""
     scales = edit.node.inputs[1]
     edit.set_input(1, None)
     edit.set_input(2, scales)
     edit.set("coordinate_transformation_mode", "asymmetric")
     if edit.get("mode", "nearest") == "nearest":
         edit.set("nearest_mode", "floor")
-    if edit.get("mode") in ("bilinear", "trilinear"):
+    elif edit.get("mode") in ("bilinear", "trilinear"):
+        edit.set("mode", "linear")
+
+
+def resize_10(edit: Edit) -> None:
+    """Resize-10(x, scales): asymmetric coordinates; the nearest neighbour is rounded down where an axis grows and up
+    where it shrinks (ONNX 1.5's test cases). From 11 on these are attributes, one rounding for all axes."""
+    x, scales = edit.node.inputs
+    edit.set_input(1, None)
+    edit.set_input(2, scales)
+    edit.set("coordinate_transformation_mode", "asymmetric")
+    if edit.get("mode", "nearest") == "nearest":
+        known = constant_of(scales)
+        if known is None or ((known < 1).any() and (known > 1).any()):
+            one = edit.constant(1, np.float32)
+            attributes = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+            edit.set_input(0, edit.op("Resize", [x, None, edit.op("Max", [scales, one])], attributes))
+            edit.set_input(2, edit.op("Min", [scales, one]))
+            edit.set("nearest_mode", "ceil")
+        else:
+            edit.set("nearest_mode", "ceil" if (known < 1).any() else "floor")
+    elif edit.get("mode") in ("bilinear", "trilinear"):
         edit.set("mode", "linear")
 
 
