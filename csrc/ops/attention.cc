@@ -20,6 +20,8 @@ void plan_fused(PlanContext& ctx, const Node& node) {
   AttentionStep p;
   bind_heads(p, q, k, v, view_heads(out, layout));
   p.scale = a.f("scale", 1.f);
+  p.softcap = a.f("softcap", 0.f);
+  p.zero_empty = a.i("zero_empty", 0) != 0;
   p.causal = a.i("causal", 0) != 0;
   p.offset = p.sk - p.sq;
   if (ctx.has_input(3)) bind_mask(p, ctx.input(3));

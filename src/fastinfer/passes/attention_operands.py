@@ -43,13 +43,13 @@ def read(s: Shapes, value: ir.Value, layouts: dict[tuple[int, ...], str], repeat
         node = value.producer()
         if node is None or node.domain:
             return best
-        step = _scaled(node)
+        step = scaled(node)
         if step is not None:
             value, scale = step[0], scale * step[1]
         elif node.op_type == "Transpose":
             perm = list(P.attr(node, "perm") or range(len(logical))[::-1])
             logical, value = [perm[i] for i in logical], node.inputs[0]  # type: ignore[assignment]
-        elif merged and _merges_leading(s, node):
+        elif merged and merges_leading(s, node):
             # (B·N, r, c) → (B, N, r, c): the merged axis must still lead.
             if logical[0] != 0:
                 return best
@@ -61,7 +61,7 @@ def read(s: Shapes, value: ir.Value, layouts: dict[tuple[int, ...], str], repeat
             return best
 
 
-def _scaled(node: ir.Node) -> tuple[ir.Value, float] | None:
+def scaled(node: ir.Node) -> tuple[ir.Value, float] | None:
     if node.op_type == "Mul":
         return P.with_scalar(node, "Mul")
     if node.op_type == "Div" and (divisor := P.scalar(node.inputs[1])):
@@ -69,7 +69,7 @@ def _scaled(node: ir.Node) -> tuple[ir.Value, float] | None:
     return None
 
 
-def _merges_leading(s: Shapes, node: ir.Node) -> bool:
+def merges_leading(s: Shapes, node: ir.Node) -> bool:
     """Reshape (a, b, c, d) → (a·b, c, d)"""
     if node.op_type != "Reshape":
         return False

@@ -26,6 +26,14 @@ SPATIAL = set(
 VIEWS = {"Reshape", "Flatten", "Squeeze", "Unsqueeze"}
 _REDUCTIONS = {*REDUCTIONS, "ArgMax", "ArgMin"}
 _AXIS = {"Concat", "Split", "Softmax", "LogSoftmax"}
+# Operators on rows (the last axis): operands that have the output's leading axes.
+ROWWISE = {
+    "MatMul": (0, 3),
+    "LayerNormalization": (0,),
+    "RMSNormalization": (0,),
+    "SkipLayerNorm": (0, 1),
+    "SkipRMSNorm": (0, 1),
+}
 _DEPTH = 24  # how far ahead a reader that gains is looked for
 
 
@@ -56,6 +64,8 @@ class _Mover:
                 self._spatial(node, always=True)
             elif node.op_type == "Attention":
                 self._attention(node)
+            elif node.op_type in ROWWISE:
+                self._rowwise(node)
             return
         if node.domain or not node.outputs or not node.inputs:
             return
@@ -76,6 +86,10 @@ class _Mover:
             self._slice(node)
         elif op == "Pad":
             self._pad(node)
+        elif op in ROWWISE:
+            self._rowwise(node)
+        elif op == "Gather":
+            self._gather(node)
 
     # ---------------------------------------------------------------------------------------------------- deciding
 
@@ -106,11 +120,18 @@ class _Mover:
         if node.domain == P.DOMAIN:
             if op in CONVOLUTIONS:
                 return index in (0, 3) and perm == channels_last_perm(rank)
-            return op == "Attention" and index < 3 and perm == (0, 2, 1, 3)
+            if op == "Attention":
+                return index < 3 and self._relabelled(node, index, perm) is not None
+        if op in ROWWISE:
+            keeps = index in ROWWISE[op] and perm[-1] == rank - 1 and self._is_rowwise(node)
+            return keeps and self._wants_all(node, perm, depth)
         if node.domain:
             return False
         if op == "Transpose" or op in _REDUCTIONS:
             return True
+        if op == "Gather":
+            after = self._gathered_perm(node, perm) if index == 0 else None
+            return after is not None and self._wants(node.outputs[0], after, depth - 1)
         if op in SPATIAL:
             return index == 0 and perm == channels_last_perm(rank) and self._wants_all(node, perm, depth)
         if op in VIEWS:
@@ -308,15 +329,78 @@ class _Mover:
             return None
         return perm
 
+    def _is_rowwise(self, node: ir.Node) -> bool:
+        """The node treats each row of its data alike."""
+        if node.op_type == "MatMul":
+            return self.s.rank(node.inputs[1]) == 2 and not P.attr(node, "transA", 0)
+        rank = self.s.rank(node.inputs[0])
+        return node.domain == P.DOMAIN or P.attr(node, "axis", -1) in (-1, (rank or 0) - 1)
+
+    def _rowwise(self, node: ir.Node) -> None:
+        """matmul(transpose(x), w) → transpose(matmul(x, w)), if the last axis stays the last"""
+        which = [i for i in ROWWISE[node.op_type] if P.get(node, i) is not None]
+        data = [v for i in which if (v := node.inputs[i]) is not None]
+        perm = next((p for v in data if self.at.is_virtual(v) and (p := self._twin_perm(v)) is not None), None)
+        if perm is None or perm[-1] != len(perm) - 1 or not self._is_rowwise(node):
+            return
+        if any(self.s.rank(v) != len(perm) for v in data) or not self._gains(data, list(node.outputs), perm):
+            return
+        if any(self._twin_perm(v) != perm for v in data) and not self._wants_all(node, perm, _DEPTH):
+            return
+        moved = [
+            self.at.permuted(v, perm, node) if i in which and v is not None else v for i, v in enumerate(node.inputs)
+        ]
+        self._become(node, moved, dict(node.attributes), perm, domain=node.domain)
+
+    def _gathered_perm(self, node: ir.Node, perm: Perm) -> Perm | None:
+        """How the result of gathering one element or a list along an axis is permuted."""
+        rank = self.s.rank(node.inputs[1])
+        axis = P.attr(node, "axis", 0) % len(perm)
+        if rank == 1:
+            return perm
+        rest = [a for a in perm if a != axis]
+        return tuple(sorted(rest).index(a) for a in rest) if rank == 0 else None
+
+    def _gather(self, node: ir.Node) -> None:
+        x, out = node.inputs[0], node.outputs[0]
+        if x is None or not self.at.is_virtual(x):
+            return
+        twin, perm = self.at.twins[x]
+        after = self._gathered_perm(node, perm)
+        if after is None or not (identity(after) or self._gains([x], [out], after)):
+            return
+        axis = perm.index(P.attr(node, "axis", 0) % len(perm))
+        new = P.emit(node, "Gather", [twin, node.inputs[1]], {"axis": axis}).outputs[0]
+        self.at.describe(new, out, after)
+        if identity(after):
+            P.replace(out, new)
+        else:
+            self.at.supersede(node, [(out, new, after)])
+
+    def _relabelled(self, node: ir.Node, index: int, perm: Perm) -> str | None:
+        """The layout of an attention's permuted Q, K or V, if the operator has it."""
+        layout = P.attr(node, _LAYOUTS[index], "BNSH")
+        moved = "".join(layout[i] for i in perm)
+        return moved if moved in ("BNSH", "BSNH") or (moved == "BNHS" and index == 1) else None
+
     def _attention(self, node: ir.Node) -> None:
-        """A permuted Q, K or V is another layout."""
-        for i, name in enumerate(("q_layout", "k_layout", "v_layout")):
-            value, layout = node.inputs[i], P.attr(node, name, "BNSH")
-            perm = self._twin_perm(value)
-            if perm != (0, 2, 1, 3) or layout not in ("BNSH", "BSNH") or not self.at.is_virtual(value):  # type: ignore[arg-type]
+        """attention(transpose(q), ...) → attention(q, ..., q_layout)"""
+        for i, name in enumerate(_LAYOUTS):
+            value = node.inputs[i]
+            if value is None or not self.at.is_virtual(value):
                 continue
-            node.replace_input_with(i, self.at.twins[value][0])  # type: ignore[index]
-            node.attributes[name] = ir.AttrString(name, "BSNH" if layout == "BNSH" else "BNSH")
+            twin, perm = self.at.twins[value]
+            layout = self._relabelled(node, i, perm)
+            if layout is not None:
+                node.replace_input_with(i, twin)
+                node.attributes[name] = ir.AttrString(name, layout)
+        swap = (0, 2, 1, 3)
+        if P.attr(node, "o_layout", "BNSH") == "BNSH" and self._wants(node.outputs[0], swap, _DEPTH):
+            attributes = {**dict(node.attributes), "o_layout": ir.AttrString("o_layout", "BSNH")}
+            self._become(node, list(node.inputs), attributes, swap, domain=P.DOMAIN)
+
+
+_LAYOUTS = ("q_layout", "k_layout", "v_layout")
 
 
 def _is_spatial(node: ir.Node) -> bool:

@@ -11,6 +11,7 @@ import onnx_ir as ir
 from . import attention_operands as operands
 from . import dims as D
 from . import pattern as P
+from .algebra import product
 from .attention_operands import K_LAYOUTS, QV_LAYOUTS, Operand
 from .shapes import Shapes
 from .simplify_shapes import literal_shape
@@ -30,7 +31,8 @@ class Scores:
     scale: float = 1.0
     added: list[ir.Value] = field(default_factory=list)
     filled: list[tuple[ir.Value, bool, float]] = field(default_factory=list)  # condition, value where true?, fill
-    merged: bool = False
+    softcap: float = 0.0
+    zero_empty: bool = False  # a NaN guard: rows without an open key give 0
 
 
 def _rule(s: Shapes, node: ir.Node) -> bool:
@@ -40,6 +42,7 @@ def _rule(s: Shapes, node: ir.Node) -> bool:
     if softmax is None:
         return False
     scores = _scores(s, softmax.inputs[0])
+    scores.zero_empty = P.producer(node.inputs[0], "Where") is not None
     if scores.product is None:
         return False
     q = operands.read(s, scores.product.inputs[0], QV_LAYOUTS, repeat=False)  # type: ignore[arg-type]
@@ -64,7 +67,7 @@ def _softmax(s: Shapes, value: ir.Value | None) -> ir.Node | None:
             return None
         value = guard.inputs[2]
     view = P.producer(value, "Reshape")
-    if view is not None and operands._merges_leading(s, view):
+    if view is not None and operands.merges_leading(s, view):
         value = view.inputs[0]
     softmax, rank = P.producer(value, "Softmax"), s.rank(value)
     return softmax if softmax is not None and rank and P.attr(softmax, "axis", -1) in (-1, rank - 1) else None
@@ -82,16 +85,18 @@ def _scores(s: Shapes, value: ir.Value | None) -> Scores:
         if node.op_type == "MatMul":
             found.product = node
             return found
-        scaled = operands._scaled(node)
-        if scaled is not None:
+        scaled, capped = operands.scaled(node), _softcap(found, value)
+        if capped is not None:
+            value = capped
+        elif scaled is not None:
             value, found.scale = scaled[0], found.scale * scaled[1]
-        elif node.op_type == "Add" and found.scale == 1.0:
+        elif node.op_type == "Add" and found.scale == 1.0 and not found.softcap:
             side = _towards_product(node.inputs[0], node.inputs[1])
             if side is None:
                 return found
             found.added.append(node.inputs[1 - side])  # type: ignore[arg-type]
             value = node.inputs[side]
-        elif node.op_type == "Where" and found.scale == 1.0:
+        elif node.op_type == "Where" and found.scale == 1.0 and not found.softcap:
             step = _filled(node)
             if step is None:
                 return found
@@ -108,6 +113,19 @@ def _scores(s: Shapes, value: ir.Value | None) -> Scores:
     return found
 
 
+def _softcap(found: Scores, value: ir.Value) -> ir.Value | None:
+    """x of c · tanh(x / c)"""
+    outer = product(value)
+    function = P.producer(outer.factors[0], "Tanh") if len(outer.factors) == 1 else None
+    if function is None or outer.number <= 0.0 or found.softcap or found.scale != 1.0:
+        return None
+    inner = product(function.inputs[0])  # type: ignore[arg-type]
+    if len(inner.factors) != 1:
+        return None
+    found.softcap, found.scale = outer.number, inner.number * outer.number
+    return inner.factors[0]
+
+
 def _towards_product(*sides: ir.Value | None) -> int | None:
     """Which operand the scores come from: the one with a MatMul a few steps back."""
     distances = [_distance(v, 6) for v in sides]
@@ -121,7 +139,7 @@ def _distance(value: ir.Value | None, depth: int) -> int:
         return 99
     if node.op_type == "MatMul":
         return 0
-    if node.op_type in ("Add", "Mul", "Div", "Where", "Reshape", "Max"):
+    if node.op_type in ("Add", "Mul", "Div", "Where", "Reshape", "Max", "Tanh"):
         return 1 + min((_distance(v, depth - 1) for v in node.inputs), default=99)
     return 99
 
@@ -196,6 +214,8 @@ def _replace(s: Shapes, node: ir.Node, q: Operand, k: Operand, v: Operand, score
         "v_layout": v.layout,
         "o_layout": layout,
         "scale": float(scores.scale * q.scale * k.scale),
+        "softcap": scores.softcap or None,
+        "zero_empty": int(scores.zero_empty) or None,
     }
     y = P.emit(anchor, "Attention", [q.value, k.value, v.value, mask], attributes, domain=P.DOMAIN).outputs[0]
     y.type = ir.TensorType(ir.DataType.FLOAT)

@@ -10,6 +10,7 @@ from . import dims as D
 from . import pattern as P
 from .activations import follow
 from .shapes import Shapes
+from .simplify_shapes import literal_shape
 
 
 def unflatten_matmul(model: ir.Model) -> bool:
@@ -32,11 +33,19 @@ def _unflatten(s: Shapes, node: ir.Node) -> bool:
     flat, out = s.dims(node.inputs[0]), s.dims(node.outputs[0])
     if view is None or source is None or flat is None or out is None or len(flat) != 2 or len(source) < 3:
         return False
-    if source[-1] != flat[-1] or not P.is_constant(node.inputs[1]) or s.rank(node.inputs[1]) != 2:
+    lead = next((i for i in range(2, len(source)) if D.product(source[i:]) == flat[-1]), None)
+    if lead is None or not P.is_constant(node.inputs[1]) or s.rank(node.inputs[1]) != 2:
         return False
     if not isinstance(out[-1], int) or (node.op_type == "Gemm" and not _plain_gemm(s, node, out[-1])):
         return False
     x, w, old = view.inputs[0], node.inputs[1], node.outputs[0]
+    if lead != len(source) - 1:
+        source = (*source[:lead], flat[-1])
+        target = literal_shape(s.dims(x) or (), source)
+        if target is None:
+            return False
+        x = P.emit(node, "Reshape", [x, P.new_constant(node, np.array(target, np.int64))]).outputs[0]
+        _describe(s, x, source, old)
     if P.attr(node, "transB", 0):
         w = P.emit(node, "Transpose", [w], {"perm": [1, 0]}).outputs[0]
         w.type = ir.TensorType(ir.DataType.FLOAT)
@@ -47,8 +56,8 @@ def _unflatten(s: Shapes, node: ir.Node) -> bool:
     if P.get(node, 2) is not None:
         y = P.emit(node, "Add", [y, node.inputs[2]]).outputs[0]
         _describe(s, y, wide, old)
-    target = P.new_constant(node, np.array([-1, out[-1]], np.int64))
-    flattened = P.emit(node, "Reshape", [y, target], like=old).outputs[0]
+    flat_shape = P.new_constant(node, np.array([-1, out[-1]], np.int64))
+    flattened = P.emit(node, "Reshape", [y, flat_shape], like=old).outputs[0]
     s.alias(flattened, old)
     return P.replace(old, flattened)
 

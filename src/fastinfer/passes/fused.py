@@ -92,13 +92,19 @@ def _attention(b: Body) -> Sequence[ir.Value]:
     v = _to_bnsh(b, b.operand(2), b.attr("v_layout", "BNSH"))
     k, v = _repeat_heads(b, q, k), _repeat_heads(b, q, v)
     scores = b.op("Mul", b.op("MatMul", q, b.transpose(k, [0, 1, 3, 2])), b.const(b.attr("scale", 1.0)))
+    cap = b.attr("softcap", 0.0)
+    if cap:
+        scores = b.op("Mul", b.op("Tanh", b.op("Div", scores, b.const(cap))), b.const(cap))
     mask = b.input(3)
     if mask is not None:
         is_bool = b.node.inputs[3].dtype == ir.DataType.BOOL  # type: ignore[union-attr]
         scores = b.op("Where", mask, scores, b.const(-float("inf"))) if is_bool else b.op("Add", scores, mask)
     if b.attr("causal", 0):
         scores = b.op("Where", _causal(b, scores), scores, b.const(-float("inf")))
-    y = b.op("MatMul", b.op("Softmax", scores, axis=-1), v)
+    weights = b.op("Softmax", scores, axis=-1)
+    if b.attr("zero_empty", 0):
+        weights = b.op("Where", b.op("IsNaN", weights), b.const(0), weights)
+    y = b.op("MatMul", weights, v)
     return [y if b.attr("o_layout", "BNSH") == "BNSH" else b.transpose(y, [0, 2, 1, 3])]
 
 
