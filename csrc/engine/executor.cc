@@ -21,6 +21,8 @@ void append(PlanKey& key, const Desc& d) {
 
 }  // namespace
 
+void (*check_interrupt)() = nullptr;
+
 ArenaPool::Arena ArenaPool::take(size_t bytes) {
   {
     std::lock_guard lock(guard_);
@@ -96,6 +98,8 @@ class EagerCall final : public EagerContext {
   }
   Tensor& result(int out) override { return results_[out]; }
   std::vector<Tensor> run_graph(int index, std::vector<Tensor> inputs) override {
+    static thread_local unsigned calls = 0;
+    if (check_interrupt && ++calls % 1024 == 0) check_interrupt();
     return executor_.children_[index]->run(inputs, profile_, depth_ + 1);
   }
   Desc declared_output(int index, int output) const override {

@@ -47,6 +47,9 @@ class ArenaPool {
   std::vector<Arena> free_;
 };
 
+// Called now and then from loops that a model itself controls; throws to stop the run (Ctrl-C in an endless Loop).
+extern void (*check_interrupt)();
+
 class Executor {
  public:
   Executor(std::shared_ptr<const Program> program, int threads, size_t plans = 64);

@@ -247,6 +247,11 @@ PYBIND11_MODULE(_core, m) {
     }
   });
 
+  check_interrupt = [] {
+    py::gil_scoped_acquire gil;
+    if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+  };
+
   py::class_<Program, std::shared_ptr<Program>>(m, "Program")
       .def(py::init(&make_program), py::arg("spec"), py::arg("fallback"), py::arg("strict"))
       .def("constants", &held_constants)

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 from fastinfer.errors import ModelError, UnsupportedError
@@ -49,9 +51,22 @@ def compile(
     else:
         if example_inputs is not None or dynamic_shapes is not None:
             raise ModelError("example_inputs and dynamic_shapes are for torch models; an ONNX model names its own inputs")
-        model, rebuild, names = frontend.load(source), None, None
-    program = lower(passes.run_pipeline(model))
-    return Model(program, threads=threads, strict=strict, rebuild=rebuild, call_names=names)
+        with _stage("reading the model"):
+            model, rebuild, names = frontend.load(source), None, None
+    with _stage("optimizing the model"):
+        model = passes.run_pipeline(model)
+    with _stage("lowering the model"):
+        return Model(lower(model), threads=threads, strict=strict, rebuild=rebuild, call_names=names)
+
+
+@contextlib.contextmanager
+def _stage(what: str) -> Iterator[None]:
+    """What a damaged model breaks in ways that no check foresaw is still a ModelError; the cause stays attached."""
+    try:
+        yield
+    except (ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, RecursionError, RuntimeError,
+            TypeError, ValueError) as e:  # fmt: skip
+        raise ModelError(f"{what} failed: {type(e).__name__}: {e}") from e
 
 
 def _is_torch(source: Any) -> bool:

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Small models whose files the fuzz tests damage: a convolution net, a token model, one with control flow."""
 
+import contextlib
+import signal
+
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
@@ -88,3 +91,25 @@ def branching():
 
 
 SAMPLES = {"conv_net": conv_net, "token_model": token_model, "branching": branching}
+
+
+class _TooLong(Exception):
+    pass
+
+
+@contextlib.contextmanager
+def time_limit(seconds=2):
+    """Ends the block quietly after some seconds; also a test that a running model can be interrupted."""
+
+    def stop(*_):
+        raise _TooLong
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    except _TooLong:
+        pass
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
