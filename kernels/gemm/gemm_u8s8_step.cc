@@ -72,10 +72,11 @@ Status gemm_u8s8_step(const void* params, void* const* args, int part, int parts
   for (int d = 0; d < p.batch_rank; ++d) batches *= p.batch[d];
   // Blocks of rows, and within them panels: few rows are cut by panels, so that every core streams its share of B only.
   const int64_t blocks = (p.m + kRows - 1) / kRows, panels = (p.n + p.kernel->nr - 1) / p.kernel->nr;
+  const int64_t mr = p.kernel->mr, rows = ((p.m + blocks - 1) / blocks + mr - 1) / mr * mr;  // blocks of equal cost
   const Range range = part_of(batches * blocks * panels, part, parts);
   for (int64_t t = range.begin; t < range.end;) {
     const int64_t first = t % panels, last = std::min(panels, first + range.end - t);
-    const int64_t begin = t / panels % blocks * kRows, end = std::min(p.m, begin + kRows);
+    const int64_t begin = std::min(p.m, t / panels % blocks * rows), end = std::min(p.m, begin + rows);
     int64_t index = t / panels / blocks;
     QuantizedMatrices x = all;
     x.c += index * p.m * p.n * static_cast<int64_t>(size_of(p.output));
