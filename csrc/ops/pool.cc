@@ -8,7 +8,9 @@
 namespace fi {
 namespace {
 
-bool is_channels_last(const Node& node) { return node.attributes.i("channels_last", 0) != 0; }
+bool is_channels_last(const Node& node) {
+  return node.op == "NhwcMaxPool" || node.attributes.i("channels_last", 0) != 0;
+}
 
 PoolKernel choose(PlanContext& ctx, const PoolStep& q, DType type, bool indices) {
   PoolKernel kernel;

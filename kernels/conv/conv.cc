@@ -5,23 +5,20 @@
 #include <algorithm>
 #include <cstring>
 
-#include "kernels/conv/classes.h"
+#include "kernels/conv/row_table.h"
 
 namespace fi {
 namespace {
 
-// Entries of the pointer table: 32 KiB, so that it stays in L1 or close to it.
-constexpr int64_t kTable = 4096;
-constexpr int64_t kMaxRows = 240;
 // Products per microkernel call when a panel serves many rows: 1024 x 64 floats are a quarter of a 1 MiB L2.
 constexpr int64_t kDepth = 1024;
 
 int64_t zero_floats(const ConvF32& p) { return std::max(p.pixel_floats, p.k); }
 
-// Bytes of one part's scratch: the table, two columns of output rows, the line of zeros. Whole pairs of lines, so that
-// parts do not share one.
+// Bytes of one part's scratch: the table, output rows, the line of zeros. Whole pairs of lines, so that parts share
+// none.
 size_t part_bytes(const ConvF32& p) {
-  const int64_t bytes = (p.g.taps() + 2) * p.block * 8 + zero_floats(p) * 4;
+  const int64_t bytes = row_table_bytes(p.g, p.block) + p.block * 8 + zero_floats(p) * 4;
   return static_cast<size_t>((bytes + 127) / 128 * 128);
 }
 
@@ -34,117 +31,64 @@ struct Bound {
 class Part {
  public:
   Part(const ConvF32& p, const Bound& b, char* scratch)
-      : p_(p), b_(b), table_(reinterpret_cast<const float**>(scratch)) {
-    c_rows_ = const_cast<float**>(table_ + p.g.taps() * p.block);
-    c_now_ = c_rows_ + p.block;
-    zeros_ = reinterpret_cast<float*>(c_now_ + p.block);
+      : p_(p),
+        b_(b),
+        c_rows_(reinterpret_cast<float**>(scratch + row_table_bytes(p.g, p.block))),
+        zeros_(reinterpret_cast<float*>(c_rows_ + p.block)),
+        table_(p.g, p.transposed, p.pixel_floats, p.block, b.x, zeros_, scratch),
+        panels_{p.g.taps(), p.k, p.out_channels / p.groups, p.kernel->nr} {
     std::memset(zeros_, 0, static_cast<size_t>(zero_floats(p)) * 4);
-    first_panel_ = {p.g.taps(), p.k, p.out_channels / p.groups, p.kernel->nr};
   }
 
   // Output pixels [begin, end) of the whole batch, output channels [c0, c1) of each group.
   void run(int64_t begin, int64_t end, int64_t c0, int64_t c1) {
-    c0_ = c0;
-    c1_ = c1;
-    for (ClassIterator it(p_.g, p_.transposed); it.next();) {
-      class_ = &it;
-      rows_of_class(begin, end);
-      flush();
-    }
+    table_.each_block(begin, end, [&] {
+      for (int64_t group = 0; group < p_.groups; ++group)
+        for (int64_t i = 0; i < panel_count(panels_); ++i) panel(group, i, c0, c1);
+    });
   }
 
  private:
-  void rows_of_class(int64_t begin, int64_t end) {
-    const Geometry& g = p_.g;
-    for (int64_t row = begin / g.out[2]; row * g.out[2] < end; ++row) {
-      const int64_t oh = row % g.out[1], od = row / g.out[1] % g.out[0], n = row / g.out[1] / g.out[0];
-      if (!class_->has(0, od) || !class_->has(1, oh)) continue;
-      const int64_t first = row * g.out[2];
-      const int64_t hi = std::min(end - first, g.out[2]), step = class_->step();
-      int64_t ow = class_->first_at_least(std::max<int64_t>(0, begin - first));
-      while (ow < hi) {
-        const int64_t count = std::min((hi - ow + step - 1) / step, p_.block - rows_);
-        append(n, od, oh, ow, count);
-        ow += count * step;
-        if (rows_ == p_.block) flush();
-      }
-    }
-  }
-
-  // `count` output pixels from ow on, in steps of the class.
-  void append(int64_t n, int64_t od, int64_t oh, int64_t ow, int64_t count) {
-    const Geometry& g = p_.g;
-    const float** out = table_ + rows_;
-    const int64_t in_step = class_->in_step();
-    class_->each_tap([&](int64_t kd, int64_t kh, int64_t kw) {
-      const int64_t id = class_->source(0, od, kd), ih = class_->source(1, oh, kh), iw = class_->source(2, ow, kw);
-      if (id < 0 || id >= g.in[0] || ih < 0 || ih >= g.in[1]) {
-        std::fill(out, out + count, zeros_);
-      } else {
-        const float* line = b_.x + ((n * g.in[0] + id) * g.in[1] + ih) * g.in[2] * p_.pixel_floats;
-        // Pixels [lo, hi) of the run see the image, the others the padding beside it.
-        const int64_t lo = iw < 0 ? std::min(count, (-iw + in_step - 1) / in_step) : 0;
-        const int64_t hi = iw < g.in[2] ? std::min(count, (g.in[2] - iw + in_step - 1) / in_step) : 0;
-        int64_t i = 0;
-        for (; i < lo; ++i) out[i] = zeros_;
-        for (; i < hi; ++i) out[i] = line + (iw + i * in_step) * p_.pixel_floats;
-        for (; i < count; ++i) out[i] = zeros_;
-      }
-      out += p_.block;
-    });
-    const int64_t pixel = ((n * g.out[0] + od) * g.out[1] + oh) * g.out[2] + ow;
-    if (rows_ == 0) first_pixel_ = pixel;
-    if (p_.transposed)
-      for (int64_t i = 0; i < count; ++i) c_rows_[rows_ + i] = b_.y + (pixel + i * class_->step()) * p_.out_channels;
-    rows_ += count;
-  }
-
-  void flush() {
-    if (rows_ == 0) return;
-    for (int64_t group = 0; group < p_.groups; ++group)
-      for (int64_t i = 0; i < panel_count(first_panel_); ++i) panel(group, i);
-    rows_ = 0;
-  }
-
-  void panel(int64_t group, int64_t i) {
-    const int64_t begin = i * first_panel_.nr, c0 = std::max(c0_, begin);
-    const int64_t c1 = std::min(c1_, begin + panel_cols(first_panel_, i));
+  void panel(int64_t group, int64_t i, int64_t c0, int64_t c1) {
+    const int64_t begin = i * panels_.nr;
+    c0 = std::max(c0, begin);
+    c1 = std::min(c1, begin + panel_cols(panels_, i));
     if (c0 >= c1) return;
-    const int64_t channel = group * first_panel_.n + c0;
+    const int64_t channel = group * panels_.n + c0, first = table_.pixels()[0] * p_.out_channels + channel;
     GemmTile t;
     t.a_tap = p_.block;
-    t.rows = rows_;
+    t.rows = table_.rows();
     t.cols = c1 - c0;
-    t.ldb = panel_width(first_panel_, i);
+    t.ldb = panel_width(panels_, i);
     t.ldc = t.ld_residual = p_.out_channels;
     t.bias = b_.bias ? b_.bias + channel : nullptr;
     t.epilogue = p_.epilogue;
     if (p_.transposed) {
-      for (int64_t r = 0; r < rows_; ++r) c_now_[r] = c_rows_[r] + channel;
-      t.c_rows = c_now_;
+      for (int64_t r = 0; r < t.rows; ++r) c_rows_[r] = b_.y + table_.pixels()[r] * p_.out_channels + channel;
+      t.c_rows = c_rows_;
     } else {
-      t.c = b_.y + first_pixel_ * p_.out_channels + channel;
-      if (b_.residual) t.residual = b_.residual + first_pixel_ * p_.out_channels + channel;
+      t.c = b_.y + first;
+      if (b_.residual) t.residual = b_.residual + first;
     }
-    const float* weights = b_.w + group * packed_floats(first_panel_) + panel_offset(first_panel_, i) +
-                           class_->first_tap() * p_.k * t.ldb + (c0 - begin);
+    const float* weights = b_.w + group * packed_floats(panels_) + panel_offset(panels_, i) +
+                           table_.first_tap() * p_.k * t.ldb + (c0 - begin);
     reduce(t, weights, group * p_.k);
   }
 
   // Cuts the reduction where the panel would not stay in L2 from one tile of rows to the next.
   void reduce(GemmTile& t, const float* weights, int64_t a_offset) {
-    const int64_t taps = class_->taps(), all = taps * p_.k;
-    const bool cut = all > kDepth * 3 / 2 && rows_ > p_.kernel->mr;
+    const int64_t taps = table_.taps(), all = taps * p_.k;
+    const bool cut = all > kDepth * 3 / 2 && t.rows > p_.kernel->mr;
     const int64_t depth = cut ? kDepth : std::max<int64_t>(all, 1);
     const int64_t step = std::max<int64_t>(1, p_.k > 0 ? depth / p_.k : taps);
     if (all == 0) {
       t.taps = 0;
-      t.a = table_;
+      t.a = table_.table();
       t.b = weights;
       return p_.kernel->run(t);
     }
     for (int64_t tap = 0; tap < taps; tap += step) {
-      t.a = table_ + tap * p_.block;
+      t.a = table_.table() + tap * p_.block;
       t.taps = std::min(step, taps - tap);
       for (int64_t k = 0; k < p_.k; k += t.k) {
         t.k = step > 1 ? p_.k : std::min(depth, p_.k - k);
@@ -159,18 +103,16 @@ class Part {
 
   const ConvF32& p_;
   Bound b_;
-  const float** table_;
-  float **c_rows_, **c_now_, *zeros_;
-  GemmPanels first_panel_;
-  const ClassIterator* class_ = nullptr;
-  int64_t rows_ = 0, first_pixel_ = 0, c0_ = 0, c1_ = 0;
+  float **c_rows_, *zeros_;
+  RowTable<float> table_;
+  GemmPanels panels_;
 };
 
 }  // namespace
 
 double conv_f32_prepare(ConvF32& p) {
-  const int64_t mr = p.kernel->mr, pixels = p.batch * p.g.out_pixels();
-  p.block = std::clamp<int64_t>(kTable / std::max<int64_t>(1, p.g.taps()), mr, kMaxRows) / mr * mr;
+  const int64_t pixels = p.batch * p.g.out_pixels();
+  p.block = conv_block(p.g, p.kernel->mr);
   // With few pixels every core would stream all weights from memory.
   p.split_channels = !p.transposed && p.groups == 1 && p.g.out_pixels() <= 64 && pixels < 256 && p.out_channels >= 64;
   const double macs = static_cast<double>(p.transposed ? p.batch * p.g.in_pixels() : pixels) *

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/depthwise/generic.h"
+#include "kernels/depthwise/generic_bytes.h"
 
 namespace fi::FI_ISA {
 
