@@ -383,6 +383,7 @@ std::shared_ptr<Segment> plan_next(const Program& program, std::shared_ptr<Segme
     auto memory = allocate_bytes(bytes);
     if (bytes) std::memcpy(memory.get(), data, bytes);
     v.known = memory.get();
+    v.where = {0, static_cast<int64_t>(reinterpret_cast<intptr_t>(v.known))};  // nodes that fold read it while planning
     segment->memory.push_back(std::move(memory));
   }
   planner.sweep(parent->pivot + (eager ? 1 : 0));

@@ -119,3 +119,26 @@ def test_huge_extents_are_refused():
     m = build(helper.make_model(helper.make_graph(nodes, "g", [x, s], [y])))
     with pytest.raises(fi.InputError, match="2\\^48"):
         m.run({"x": np.zeros((1, 1, 0), np.float32), "s": np.array([2**40, 2**40, 0])})
+
+
+def test_value_required_in_one_segment_is_folded_in_the_next():
+    """Reshape ends the segment on its target; the Cast after it then folds on the value the plan holds."""
+    nodes = [
+        helper.make_node("Add", ["t", "t"], ["target"]),
+        helper.make_node("Reshape", ["x", "target"], ["y"]),
+        helper.make_node("Cast", ["target"], ["z"], to=TensorProto.INT32),
+    ]
+    ports = [
+        helper.make_tensor_value_info("x", TensorProto.FLOAT, None),
+        helper.make_tensor_value_info("t", TensorProto.INT64, None),
+    ]
+    outs = [
+        helper.make_tensor_value_info("y", TensorProto.FLOAT, None),
+        helper.make_tensor_value_info("z", TensorProto.INT32, None),
+    ]
+    m = build(helper.make_model(helper.make_graph(nodes, "g", ports, outs)))
+    x = np.arange(8, dtype=np.float32)
+    for t in ([1, 2], [2, 1]):
+        got = m.run({"x": x, "t": np.array(t)})
+        np.testing.assert_array_equal(got["y"], x.reshape(np.array(t) * 2))
+        np.testing.assert_array_equal(got["z"], np.array(t, np.int32) * 2)
