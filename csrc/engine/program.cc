@@ -50,12 +50,24 @@ class Builder final : public BuildContext {
     return c < 0 ? nullptr : &program_.constants[c];
   }
 
+  // "conv_f32_nr64_g1_8x3x9" → "conv_f32_nr_g1_8x3x9"
+  static std::string without_width(std::string layout) {
+    const size_t at = layout.find("_nr");
+    if (at == std::string::npos) return layout;
+    size_t end = at + 3;
+    while (end < layout.size() && layout[end] >= '0' && layout[end] <= '9') ++end;
+    return layout.erase(at + 3, end - at - 3);
+  }
+
   // The dense form, rebuilt from another instruction set's layout if a saved program holds no other.
   static Tensor dense_of(Constant& c, const Packing& how) {
     if (c.dense) return c.dense;
     Tensor dense = allocate_tensor(c.desc.dtype, c.desc.shape);
     for (const auto& [layout, bytes] : c.packed) {
-      if (!how.unpack) break;
+      if (!how.unpack || without_width(layout) != without_width(how.layout)) continue;
+      // Layouts that differ only in the panel's width hold the same elements in as many bytes.
+      check_model(c.packed_bytes[layout] == how.bytes, "packed constant has ", c.packed_bytes[layout], " bytes, layout ",
+                  layout, " needs ", how.bytes);
       how.unpack(layout, bytes.get(), dense.data);
       return dense;
     }

@@ -17,7 +17,7 @@ Status pack_step(const void* params, void* const* args, int, int) {
 }
 
 std::string layout_name(const ConvWeights& w) {
-  std::string name = words(w.transposed ? "conv_transpose_f32:nr" : "conv_f32:nr", w.nr, ":g", w.groups);
+  std::string name = words(w.transposed ? "conv_transpose_f32_nr" : "conv_f32_nr", w.nr, "_g", w.groups);
   if (w.transposed)
     for (int a = 0; a < 3; ++a) name += words(":", w.stride[a], "/", w.dilation[a]);
   return name;
@@ -25,7 +25,7 @@ std::string layout_name(const ConvWeights& w) {
 
 // The nr in a name that layout_name made.
 int nr_of(const std::string& layout) {
-  const size_t at = layout.find(":nr");
+  const size_t at = layout.find("_nr");
   const int nr = at == std::string::npos ? 0 : std::atoi(layout.c_str() + at + 3);
   check_model(nr > 0 && nr % 16 == 0 && nr <= 1024, "layout '", layout, "' is not of convolution weights");
   return nr;
