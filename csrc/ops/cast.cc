@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <type_traits>
 
 #include "csrc/ops/pointwise_step.h"
 
@@ -200,6 +201,45 @@ Status run_cast(const void* params, void* const* args, int part, int parts) {
   return Status::ok;
 }
 
+// Pairs of index arithmetic and masks, in one loop.
+template <class X, class Y>
+Status run_direct(const void* params, void* const* args, int part, int parts) {
+  const Range r = part_of(static_cast<const CastParams*>(params)->n, part, parts, 64);
+  const X* x = static_cast<const X*>(args[0]);
+  Y* y = static_cast<Y*>(args[1]);
+  for (int64_t i = r.begin; i < r.end; ++i) {
+    if constexpr (std::is_same_v<Y, bool>) {
+      y[i] = x[i] != 0;
+    } else if constexpr (std::is_same_v<X, float> && std::is_same_v<Y, int64_t>) {
+      y[i] = x[i] >= -0x1p63f && x[i] < 0x1p63f ? static_cast<int64_t>(x[i]) : std::numeric_limits<int64_t>::min();
+    } else {
+      y[i] = static_cast<Y>(x[i]);
+    }
+  }
+  return Status::ok;
+}
+StepFn direct_cast(DType x, DType y) {
+  struct Pair {
+    DType x, y;
+    StepFn run;
+  };
+  static constexpr Pair pairs[] = {
+      {DType::f32, DType::s64, run_direct<float, int64_t>},
+      {DType::s64, DType::f32, run_direct<int64_t, float>},
+      {DType::s32, DType::s64, run_direct<int32_t, int64_t>},
+      {DType::s64, DType::s32, run_direct<int64_t, int32_t>},
+      {DType::s64, DType::boolean, run_direct<int64_t, bool>},
+      {DType::s32, DType::boolean, run_direct<int32_t, bool>},
+      {DType::boolean, DType::s64, run_direct<uint8_t, int64_t>},
+      {DType::boolean, DType::s32, run_direct<uint8_t, int32_t>},
+      {DType::f32, DType::f64, run_direct<float, double>},
+      {DType::f64, DType::f32, run_direct<double, float>},
+  };
+  for (const Pair& p : pairs)
+    if (p.x == x && p.y == y) return p.run;
+  return nullptr;
+}
+
 bool is_float(DType t) { return t == DType::f32 || t == DType::f16 || t == DType::bf16; }
 // Whether every value of the type is a float32.
 bool fits_float(DType t) {
@@ -232,7 +272,9 @@ void plan_cast(PlanContext& ctx, const Node& node) {
                                                  : to_row->from_whole;
   const CastParams p{from_row->read, write, x.elements(), static_cast<int64_t>(size_of(x.dtype)),
                      static_cast<int64_t>(size_of(to))};
-  ctx.step("cast", run_cast, p, {in.data, y.data}, ctx.parts_for(static_cast<double>(x.elements()) * 4));
+  const StepFn direct = direct_cast(x.dtype, to);
+  ctx.step("cast", direct ? direct : run_cast, p, {in.data, y.data},
+           ctx.parts_for(static_cast<double>(x.elements()) * 4));
 }
 
 }  // namespace

@@ -31,8 +31,7 @@ bool is_small(DType t) {
 
 // round(x / scale) + zero. zero −1: none.
 int quantized(Builder& b, int x, int scale, int zero) {
-  const int whole = b.op("round", b.op("div", x, scale));
-  return zero < 0 ? whole : b.op("add", whole, zero);
+  return b.op("_quantize", x, scale, zero < 0 ? b.immediate(0) : zero);
 }
 int dequantized(Builder& b, int x, int scale, int zero) {
   return b.op("mul", zero < 0 ? x : b.op("sub", x, zero), scale);

@@ -24,10 +24,26 @@ struct Wrapping<double> {
 template <class T>
 using W = typename Wrapping<T>::type;
 
+// Loops with a fixed step, which the compiler can vectorise.
+template <class Y, class T, class F>
+Status loop2(const TypedRow& r, F f) {
+  const T *a = static_cast<const T*>(r.x[0]), *b = static_cast<const T*>(r.x[1]);
+  Y* y = static_cast<Y*>(r.y);
+  if (r.step[0] && r.step[1]) {
+    for (int64_t i = 0; i < r.n; ++i) y[i] = static_cast<Y>(f(a[i], b[i]));
+  } else if (r.step[0]) {
+    const T value = *b;
+    for (int64_t i = 0; i < r.n; ++i) y[i] = static_cast<Y>(f(a[i], value));
+  } else {
+    const T value = *a;
+    const int64_t step = r.step[1];
+    for (int64_t i = 0; i < r.n; ++i) y[i] = static_cast<Y>(f(value, b[i * step]));
+  }
+  return Status::ok;
+}
 template <class T, class F>
 Status each2(const TypedRow& r, F f) {
-  for (int64_t i = 0; i < r.n; ++i) r.out<T>(i) = static_cast<T>(f(r.in<T>(0, i), r.in<T>(1, i)));
-  return Status::ok;
+  return loop2<T, T>(r, f);
 }
 
 template <class T>
@@ -149,8 +165,7 @@ RowFn arithmetic(const std::string& op) {
 
 template <class T, class F>
 Status compare2(const TypedRow& r, F f) {
-  for (int64_t i = 0; i < r.n; ++i) r.out<uint8_t>(i) = f(r.in<T>(0, i), r.in<T>(1, i));
-  return Status::ok;
+  return loop2<uint8_t, T>(r, f);
 }
 template <class T>
 Status equal(const TypedRow& r) {

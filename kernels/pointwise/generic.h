@@ -22,12 +22,12 @@ FI_INLINE int64_t size_of_type(TileType t) {
   }
 }
 
+// The lambdas take the number of lanes or, for a whole vector, nothing.
 template <class T, class Load>
 FI_INLINE void widen_each(const void* x, float* y, int n, Load load_lanes) {
-  for (int i = 0; i < n; i += VF::W) {
-    const int left = n - i < VF::W ? n - i : VF::W;
-    store(y + i, load_lanes(static_cast<const T*>(x) + i, left), left);
-  }
+  int i = 0;
+  for (; i + VF::W <= n; i += VF::W) store(y + i, load_lanes(static_cast<const T*>(x) + i));
+  if (const int left = n - i; left > 0) store(y + i, load_lanes(static_cast<const T*>(x) + i, left), left);
 }
 // Fewer than 8 bits: sign 8 stands for int4, 2 for int2, 0 for unsigned ones.
 struct LowBits {
@@ -41,40 +41,44 @@ FI_INLINE LowBits low_bits(TileType t) {
 static void widen(TileType t, const void* x, float* y, int n) {
   switch (t) {
     case TileType::f16:
-      return widen_each<uint16_t>(x, y, n, [](const uint16_t* p, int left) FI_FORCED { return load_f16(p, left); });
+      return widen_each<uint16_t>(x, y, n,
+                                  [](const uint16_t* p, auto... left) FI_FORCED { return load_f16(p, left...); });
     case TileType::bf16:
-      return widen_each<uint16_t>(x, y, n, [](const uint16_t* p, int left) FI_FORCED { return load_bf16(p, left); });
+      return widen_each<uint16_t>(x, y, n,
+                                  [](const uint16_t* p, auto... left) FI_FORCED { return load_bf16(p, left...); });
     case TileType::u8:
-      return widen_each<uint8_t>(x, y, n, [](const uint8_t* p, int left) FI_FORCED { return load_u8(p, left); });
+      return widen_each<uint8_t>(x, y, n, [](const uint8_t* p, auto... left) FI_FORCED { return load_u8(p, left...); });
     case TileType::s8:
-      return widen_each<int8_t>(x, y, n, [](const int8_t* p, int left) FI_FORCED { return load_s8(p, left); });
+      return widen_each<int8_t>(x, y, n, [](const int8_t* p, auto... left) FI_FORCED { return load_s8(p, left...); });
     case TileType::u16:
-      return widen_each<uint16_t>(x, y, n, [](const uint16_t* p, int left) FI_FORCED { return load_u16(p, left); });
+      return widen_each<uint16_t>(x, y, n,
+                                  [](const uint16_t* p, auto... left) FI_FORCED { return load_u16(p, left...); });
     case TileType::s16:
-      return widen_each<int16_t>(x, y, n, [](const int16_t* p, int left) FI_FORCED { return load_s16(p, left); });
+      return widen_each<int16_t>(x, y, n,
+                                 [](const int16_t* p, auto... left) FI_FORCED { return load_s16(p, left...); });
     case TileType::u4:
     case TileType::s4:
     case TileType::u2:
     case TileType::s2: {
       const VI mask = set1i(low_bits(t).mask), sign = set1i(low_bits(t).sign);
-      return widen_each<uint8_t>(x, y, n, [mask, sign](const uint8_t* p, int left) FI_FORCED {
-        return to_float(((to_int(load_u8(p, left)) & mask) ^ sign) - sign);
+      return widen_each<uint8_t>(x, y, n, [mask, sign](const uint8_t* p, auto... left) FI_FORCED {
+        return to_float(((to_int(load_u8(p, left...)) & mask) ^ sign) - sign);
       });
     }
     default:
-      return widen_each<int32_t>(x, y, n, [](const int32_t* p, int left) FI_FORCED { return load_s32(p, left); });
+      return widen_each<int32_t>(x, y, n,
+                                 [](const int32_t* p, auto... left) FI_FORCED { return load_s32(p, left...); });
   }
 }
 
 template <class T, class Store>
 FI_INLINE void narrow_each(const float* x, void* y, int n, Store store_lanes) {
-  for (int i = 0; i < n; i += VF::W) {
-    const int left = n - i < VF::W ? n - i : VF::W;
-    store_lanes(static_cast<T*>(y) + i, load(x + i, left), left);
-  }
+  int i = 0;
+  for (; i + VF::W <= n; i += VF::W) store_lanes(static_cast<T*>(y) + i, load(x + i));
+  if (const int left = n - i; left > 0) store_lanes(static_cast<T*>(y) + i, load(x + i, left), left);
 }
 template <class T>
-FI_INLINE void store_words(T* y, VF v, float low, float high, int n) {
+FI_INLINE void store_words(T* y, VF v, float low, float high, int n = VF::W) {
   int32_t lanes[VF::W];
   store(lanes, to_int(min(max(v, set1(low)), set1(high))));
   for (int i = 0; i < n; ++i) y[i] = static_cast<T>(lanes[i]);
@@ -82,29 +86,31 @@ FI_INLINE void store_words(T* y, VF v, float low, float high, int n) {
 static void narrow(TileType t, const float* x, void* y, int n) {
   switch (t) {
     case TileType::f16:
-      return narrow_each<uint16_t>(x, y, n, [](uint16_t* p, VF v, int left) FI_FORCED { store_f16(p, v, left); });
+      return narrow_each<uint16_t>(x, y, n,
+                                   [](uint16_t* p, VF v, auto... left) FI_FORCED { store_f16(p, v, left...); });
     case TileType::bf16:
-      return narrow_each<uint16_t>(x, y, n, [](uint16_t* p, VF v, int left) FI_FORCED { store_bf16(p, v, left); });
+      return narrow_each<uint16_t>(x, y, n,
+                                   [](uint16_t* p, VF v, auto... left) FI_FORCED { store_bf16(p, v, left...); });
     case TileType::u8:
-      return narrow_each<uint8_t>(x, y, n, [](uint8_t* p, VF v, int left) FI_FORCED { store_u8(p, v, left); });
+      return narrow_each<uint8_t>(x, y, n, [](uint8_t* p, VF v, auto... left) FI_FORCED { store_u8(p, v, left...); });
     case TileType::s8:
-      return narrow_each<int8_t>(x, y, n, [](int8_t* p, VF v, int left) FI_FORCED { store_s8(p, v, left); });
+      return narrow_each<int8_t>(x, y, n, [](int8_t* p, VF v, auto... left) FI_FORCED { store_s8(p, v, left...); });
     case TileType::u16:
       return narrow_each<uint16_t>(
-          x, y, n, [](uint16_t* p, VF v, int left) FI_FORCED { store_words(p, v, 0.f, 65535.f, left); });
+          x, y, n, [](uint16_t* p, VF v, auto... left) FI_FORCED { store_words(p, v, 0.f, 65535.f, left...); });
     case TileType::u4:
     case TileType::s4:
     case TileType::u2:
     case TileType::s2: {
       const LowBits bits = low_bits(t);
       const VF low = set1(static_cast<float>(-bits.sign)), high = set1(static_cast<float>(bits.mask - bits.sign));
-      return narrow_each<uint8_t>(x, y, n, [bits, low, high](uint8_t* p, VF v, int left) FI_FORCED {
-        store_u8(p, to_float(to_int(min(max(v, low), high)) & set1i(bits.mask)), left);
+      return narrow_each<uint8_t>(x, y, n, [bits, low, high](uint8_t* p, VF v, auto... left) FI_FORCED {
+        store_u8(p, to_float(to_int(min(max(v, low), high)) & set1i(bits.mask)), left...);
       });
     }
     default:
       return narrow_each<int16_t>(
-          x, y, n, [](int16_t* p, VF v, int left) FI_FORCED { store_words(p, v, -32768.f, 32767.f, left); });
+          x, y, n, [](int16_t* p, VF v, auto... left) FI_FORCED { store_words(p, v, -32768.f, 32767.f, left...); });
   }
 }
 

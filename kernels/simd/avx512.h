@@ -115,7 +115,8 @@ FI_INLINE VF load_u16(const uint16_t* p, int n = 16) {
 FI_INLINE VF load_s16(const int16_t* p, int n = 16) {
   return {_mm512_cvtepi32_ps(_mm512_cvtepi16_epi32(_mm256_maskz_loadu_epi16(first_n(n).v, p)))};
 }
-FI_INLINE VF load_s32(const int32_t* p, int n = 16) { return to_float(load(p, n)); }
+FI_INLINE VF load_s32(const int32_t* p) { return to_float(load(p)); }
+FI_INLINE VF load_s32(const int32_t* p, int n) { return to_float(load(p, n)); }
 FI_INLINE VF load_f16(const uint16_t* p) {
   return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))};
 }
@@ -129,26 +130,34 @@ FI_INLINE VF load_bf16(const uint16_t* p, int n) {
   return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16))};
 }
 
-FI_INLINE void store_u8(uint8_t* p, VF a, int n = 16) {
+namespace detail {
+FI_INLINE __m128i to_u8(VF a) {
   // max with 0 as the second operand: NaN → 0, and the later unsigned saturation sees no negative number.
   const __m512 x = _mm512_min_ps(_mm512_max_ps(a.v, _mm512_setzero_ps()), _mm512_set1_ps(255.f));
-  _mm_mask_storeu_epi8(p, first_n(n).v, _mm512_cvtusepi32_epi8(_mm512_cvtps_epi32(x)));
+  return _mm512_cvtusepi32_epi8(_mm512_cvtps_epi32(x));
 }
-FI_INLINE void store_s8(int8_t* p, VF a, int n = 16) {
+FI_INLINE __m128i to_s8(VF a) {
   const __m512 x = _mm512_min_ps(_mm512_max_ps(a.v, _mm512_set1_ps(-128.f)), _mm512_set1_ps(127.f));
-  _mm_mask_storeu_epi8(p, first_n(n).v, _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(x)));
+  return _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(x));
 }
-FI_INLINE void store_f16(uint16_t* p, VF a, int n = 16) {
-  _mm256_mask_storeu_epi16(p, first_n(n).v, _mm512_cvtps_ph(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
-}
-FI_INLINE void store_bf16(uint16_t* p, VF a, int n = 16) {
+FI_INLINE __m256i to_f16(VF a) { return _mm512_cvtps_ph(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+FI_INLINE __m256i to_bf16(VF a) {
   const __m512i bits = _mm512_castps_si512(a.v);
   const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
   const __m512i even = _mm512_srli_epi32(_mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff))), 16);
   const __m512i quiet = _mm512_or_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(0x40));
-  const __m512i h = _mm512_mask_blend_epi32(is_nan(a).v, even, quiet);
-  _mm256_mask_storeu_epi16(p, first_n(n).v, _mm512_cvtepi32_epi16(h));
+  return _mm512_cvtepi32_epi16(_mm512_mask_blend_epi32(is_nan(a).v, even, quiet));
 }
+}  // namespace detail
+
+FI_INLINE void store_u8(uint8_t* p, VF a) { _mm_storeu_si128(reinterpret_cast<__m128i*>(p), detail::to_u8(a)); }
+FI_INLINE void store_u8(uint8_t* p, VF a, int n) { _mm_mask_storeu_epi8(p, first_n(n).v, detail::to_u8(a)); }
+FI_INLINE void store_s8(int8_t* p, VF a) { _mm_storeu_si128(reinterpret_cast<__m128i*>(p), detail::to_s8(a)); }
+FI_INLINE void store_s8(int8_t* p, VF a, int n) { _mm_mask_storeu_epi8(p, first_n(n).v, detail::to_s8(a)); }
+FI_INLINE void store_f16(uint16_t* p, VF a) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), detail::to_f16(a)); }
+FI_INLINE void store_f16(uint16_t* p, VF a, int n) { _mm256_mask_storeu_epi16(p, first_n(n).v, detail::to_f16(a)); }
+FI_INLINE void store_bf16(uint16_t* p, VF a) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), detail::to_bf16(a)); }
+FI_INLINE void store_bf16(uint16_t* p, VF a, int n) { _mm256_mask_storeu_epi16(p, first_n(n).v, detail::to_bf16(a)); }
 
 FI_INLINE VM load_mask(const uint8_t* p) {
   const __m128i b = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
@@ -158,7 +167,10 @@ FI_INLINE VM load_mask(const uint8_t* p, int n) {
   const __m128i b = _mm_maskz_loadu_epi8(first_n(n).v, p);
   return {_mm_test_epi8_mask(b, b)};
 }
-FI_INLINE void store_mask(uint8_t* p, VM m, int n = 16) {
+FI_INLINE void store_mask(uint8_t* p, VM m) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm_maskz_set1_epi8(m.v, 1));
+}
+FI_INLINE void store_mask(uint8_t* p, VM m, int n) {
   _mm_mask_storeu_epi8(p, first_n(n).v, _mm_maskz_set1_epi8(m.v, 1));
 }
 

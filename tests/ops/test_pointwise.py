@@ -22,6 +22,8 @@ BINARY = {"add": np.add, "sub": np.subtract, "mul": np.multiply, "min": np.minim
 
 
 def program_model(inputs, ops, args, outputs):
+    """outputs: value numbers, as in args; the attribute counts results only."""
+    outputs = [o - len(inputs) for o in outputs]
     model = node_model("Pointwise", inputs, len(outputs), domain="fastinfer", ops=ops, args=args)
     model.graph.node[0].attribute.append(helper.make_attribute("outputs", outputs))  # make_node takes the name itself
     return model
@@ -140,7 +142,7 @@ def test_many_inputs_and_outputs():
         (["add"], [0, 1, -1], [1], "value"),
         (["add"], [0, 0], [1], "three per op"),
         (["add"], [0, -1, -1], [1], "takes 2"),
-        (["neg"], [0, -1, -1], [5], "value"),
+        (["neg"], [0, -1, -1], [5], "output 4"),
         (["not"], [0, -1, -1], [1], "bool|type"),
         (["neg"] * 65, [v for i in range(65) for v in (i, -1, -1)], [65], "64"),
     ],
