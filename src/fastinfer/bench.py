@@ -19,7 +19,11 @@ from fastinfer import _core, peers
 from fastinfer.model import Model
 
 TOLERANCE = 1e-4  # max|a − b| ≤ TOLERANCE · max|b|
-PAUSE = 0.02  # seconds before a block: ONNX Runtime's and OpenMP's workers spin for some milliseconds after a call
+# Before a block the others' threads must park, else they take a core from the runtime whose turn it is. ONNX Runtime's
+# workers spin by count: 16 ms after a call on one machine, 45 ms on another (Zen 5); OpenVINO's about 1 ms. So the end of
+# spinning is measured: PAUSE is one look at the process's CPU time, which other cores report in ticks of up to 4 ms.
+PAUSE = 0.01
+LONGEST_PAUSE = 0.15
 BLOCK = 0.05  # seconds of one runtime's turn, at least one call
 OURS = "fastinfer"
 
@@ -118,7 +122,7 @@ def interleave(
     while rounds < min_rounds or time.perf_counter() - start < seconds:
         order = list(calls.items())
         for name, call in order if rounds % 2 == 0 else reversed(order):
-            time.sleep(PAUSE)
+            _until_parked()
             call()
             _block(call, taken[name])
             if on_progress:
@@ -126,6 +130,16 @@ def interleave(
                 on_progress(min(1.0, spent, (rounds + 1) / min_rounds))
         rounds += 1
     return taken
+
+
+def _until_parked() -> None:
+    """Sleep until no thread of this process computes (a tenth of one core over PAUSE), at most LONGEST_PAUSE seconds."""
+    end = time.perf_counter() + LONGEST_PAUSE
+    while time.perf_counter() < end:
+        used, began = time.process_time(), time.perf_counter()
+        time.sleep(PAUSE)
+        if time.process_time() - used < 0.1 * (time.perf_counter() - began):
+            return
 
 
 def _block(call: Callable[[], Any], taken: list[float]) -> None:
@@ -151,6 +165,7 @@ def compare(
     seconds: float = 5.0,
     tolerance: float = TOLERANCE,
     on_progress: Callable[[float], None] | None = None,
+    min_rounds: int = 3,
 ) -> Comparison:
     """Time `model` against peers on `inputs`.
 
@@ -175,7 +190,7 @@ def compare(
             timing.refused = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"[:200]
     reference = next((t.name for t in timings[1:] if t.name in calls), None)
     _refuse_disagreeing(timings, outputs, calls, reference, tolerance)
-    taken = interleave(calls, seconds, on_progress) if calls else {}
+    taken = interleave(calls, seconds, on_progress, min_rounds) if calls else {}
     for timing in timings:
         timing.seconds = taken.get(timing.name, [])
     flops = float(sum(s["flops"] for s in model.explain(inputs).steps))

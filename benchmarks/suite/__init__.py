@@ -1,0 +1,7 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The benchmark suite: well-known architectures with random weights, exported to ONNX once."""
+
+from suite.export import ensure, export, feeds_of
+from suite.models import DYNAMIC, MODELS, Benchmark
+
+__all__ = ["DYNAMIC", "MODELS", "Benchmark", "ensure", "export", "feeds_of"]

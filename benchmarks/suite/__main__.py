@@ -1,0 +1,10 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`python -m suite NAME…` exports the named models: a process of its own keeps torch out of the one that measures."""
+
+import sys
+
+from suite.export import export
+from suite.models import DYNAMIC, MODELS
+
+for name in sys.argv[1:]:
+    print(name, export({**MODELS, **DYNAMIC}[name]), flush=True)
