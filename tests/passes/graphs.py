@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import onnx_ir as ir
 
-from fastinfer.passes import verify
+from fastinfer.passes import fused, verify
+from fastinfer.passes.shapes import Shapes
 
 HEADER = '<ir_version: 10, opset_import: ["" : 26, "com.microsoft" : 1]>\n'
 
@@ -22,6 +23,7 @@ def parse(text: str, **constants: np.ndarray) -> ir.Model:
             model.graph.inputs.remove(value)
             value.const_value = ir.tensor(constants[value.name], name=value.name)
             model.graph.register_initializer(value)
+    Shapes(model)  # element types of intermediate values, as the front end and the first passes leave them
     return model
 
 
@@ -30,16 +32,31 @@ def counts(model: ir.Model) -> Counter[str]:
     return Counter(f"{n.domain}.{n.op_type}" if n.domain else n.op_type for n in model.graph.all_nodes())
 
 
+def run_onnxruntime(model: ir.Model, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    """For what onnx.reference computes wrongly (grouped ConvTranspose) or too slowly."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    proto = ir.to_proto(fused.to_standard(model))
+    session = onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return session.run(None, {i.name: inputs[i.name] for i in session.get_inputs()})
+
+
 def check(
-    model: ir.Model, step: Callable[[ir.Model], bool], inputs: Mapping[str, np.ndarray], tolerance: float = 1e-5
+    model: ir.Model,
+    step: Callable[[ir.Model], bool],
+    inputs: Mapping[str, np.ndarray],
+    tolerance: float = 1e-5,
+    run: Callable[[ir.Model, Mapping[str, np.ndarray]], list[np.ndarray]] = verify.run_reference,
 ) -> Counter[str]:
     """Runs `step`, verifies structure and results; returns the operator counts afterwards."""
-    before = verify.run_reference(model, inputs)
+    before = run(model, inputs)
     names = [v.name for v in model.graph.outputs]
     step(model)
     verify.check_structure(model)
     assert [v.name for v in model.graph.outputs] == names
-    verify.check_results(before, verify.run_reference(model, inputs), tolerance)
+    verify.check_results(before, run(model, inputs), tolerance)
     return counts(model)
 
 

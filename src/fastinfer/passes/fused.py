@@ -45,6 +45,20 @@ def _spatial(b: Body) -> Sequence[ir.Value]:
     return [channels_last(b, y, rank) if last else y for y in ys]
 
 
+def _group_norm(b: Body) -> Sequence[ir.Value]:
+    """Written out: onnx.reference does not find GroupNormalization inside a function."""
+    rank, last, groups = b.rank(0), b.attr("channels_last", 0), b.attr("num_groups")
+    x = channels_first(b, b.operand(0), rank) if last else b.operand(0)
+    split = b.op("Reshape", x, b.ints(0, groups, -1))
+    ones, zeros = b.const([1.0] * groups), b.const([0.0] * groups)
+    normal = b.op("InstanceNormalization", split, ones, zeros, epsilon=b.attr("epsilon", 1e-5))
+    whole = b.op("Reshape", normal, b.op("Shape", x))
+    per_channel = b.ints(-1, *[1] * (rank - 2))
+    scale, bias = (b.op("Reshape", b.operand(i), per_channel) for i in (1, 2))
+    y = b.op("Add", b.op("Mul", whole, scale), bias)
+    return [channels_last(b, y, rank) if last else y]
+
+
 def _swap(b: Body, x: ir.Value, rank: int) -> ir.Value:
     return b.transpose(x, [*range(rank - 2), rank - 1, rank - 2])
 
@@ -138,6 +152,7 @@ BODIES: dict[str, Build] = {
     "Attention": _attention,
     "Pointwise": pointwise_ops.body,
     **{op: _spatial for op in SPATIAL},
+    "GroupNormalization": _group_norm,
 }
 
 

@@ -182,4 +182,4 @@ def _write(s: Shapes, node: ir.Node, x: ir.Value, steps: Steps, shapes: list[Dim
         if value.shape is None:
             value.shape = ir.Shape([d if isinstance(d, int) else None for d in dims])
         s.put(value, dims)
-    return P.replace(out, value)
+    return P.replace(out, value) or P.replace(out, P.emit(node, "Identity", [value], like=out).outputs[0])

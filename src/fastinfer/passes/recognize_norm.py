@@ -28,7 +28,7 @@ def _rule(s: Shapes, node: ir.Node) -> bool:
             continue
         squared, axes, epsilon = found
         rank = s.rank(x)
-        if rank is None:
+        if not rank:
             continue
         axes = sorted(a % rank for a in axes)
         centred = P.producer(x, "Sub")

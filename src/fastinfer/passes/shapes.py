@@ -7,7 +7,6 @@ One forward sweep in Python over the graph and its subgraphs; weights are never 
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Sequence
 
 import onnx
@@ -28,7 +27,7 @@ class Shapes:
         self.model = model
         self._dims: dict[ir.Value, Dims | None] = {}
         self._content: dict[ir.Value, list[Dim]] = {}
-        self._unknown = itertools.count()
+        self._unknown = 0  # symbols made so far for extents that nobody knows
         self._enter(model.graph)
         self._sweep(model.graph)
 
@@ -86,7 +85,8 @@ class Shapes:
         self._dims[value] = self.dims(like)
 
     def fresh(self) -> Dim:
-        return D.symbol(f"?{next(self._unknown)}")
+        self._unknown += 1
+        return D.symbol(f"?{self._unknown}")
 
     def broadcast(self, shapes: Sequence[Dims | None]) -> Dims | None:
         """The common shape; an extent that cannot be said is a new symbol."""
@@ -151,24 +151,25 @@ class Shapes:
             return
         rule = RULES.get((node.domain, node.op_type))
         found: Sequence[Dims | None] | None = None
+        before = self._unknown
         try:
             found = rule(self, node) if rule is not None else self._onnx(node)
         except (ValueError, IndexError, TypeError, ZeroDivisionError):  # an invalid node: nothing is known of it
             found = None
         for i, value in enumerate(node.outputs):
             dims = found[i] if found is not None and i < len(found) else None
-            self._dims[value] = self._merge(dims, value)
+            self._dims[value] = self._merge(dims, value, before)
         shape_rules.set_dtypes(node)
         shape_contents.set_content(self, node)
 
-    def _merge(self, dims: Dims | None, value: ir.Value) -> Dims | None:
-        # Where no rule knows, what the model states (an exporter's value_info) is taken.
-        if dims is not None and not any(_is_unknown(d) for d in dims):
+    def _merge(self, dims: Dims | None, value: ir.Value, before: int) -> Dims | None:
+        # Where the rule does not know, what the model states (an exporter's value_info) is taken.
+        if dims is not None and not any(_is_unknown(d, before) for d in dims):
             return dims
         declared = self.declared(value)
         if dims is None or declared is None or len(dims) != len(declared):
             return declared if dims is None else dims
-        return tuple(b if _is_unknown(a) and not _is_unknown(b) else a for a, b in zip(dims, declared))
+        return tuple(b if _is_unknown(a, before) and not _is_unknown(b, 0) else a for a, b in zip(dims, declared))
 
     def _onnx(self, node: ir.Node) -> Sequence[Dims | None] | None:
         if node.domain or not onnx.defs.has(node.op_type) or any(P.nested_graphs(a) for a in node.attributes.values()):
@@ -222,8 +223,12 @@ class Shapes:
 _INTEGERS = {ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL, ir.DataType.UINT8, ir.DataType.INT8}
 
 
-def _is_unknown(d: Dim) -> bool:
-    return not isinstance(d, int) and len(d.terms) == 1 and d.terms[0][0][0].startswith("?")
+def _is_unknown(d: Dim, since: int) -> bool:
+    """Made by Shapes.fresh after the first `since`."""
+    if isinstance(d, int) or len(d.terms) != 1 or len(d.terms[0][0]) != 1:
+        return False
+    name = d.terms[0][0][0]
+    return name.startswith("?") and name[1:].isdigit() and int(name[1:]) > since
 
 
 def _opset(model: ir.Model) -> int:
