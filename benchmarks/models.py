@@ -82,7 +82,7 @@ def write(rows: list[dict[str, Any]], options: argparse.Namespace, mean: float) 
         "threads": options.threads,
         "seconds_per_model": options.seconds,
         "versions": {n: fi.__version__ if n == "fastinfer" else importlib.metadata.version(n) for n in names},
-        "geometric_mean": mean,
+        "geometric_mean": None if math.isnan(mean) else mean,
         "models": rows,
     }
     RESULTS.mkdir(exist_ok=True)

@@ -20,8 +20,8 @@ from fastinfer.model import Model
 
 TOLERANCE = 1e-4  # max|a − b| ≤ TOLERANCE · max|b|
 # Before a block the others' threads must park, else they take a core from the runtime whose turn it is. ONNX Runtime's
-# workers spin by count: 16 ms after a call on one machine, 50 to 70 ms on another (Zen 5); OpenVINO's about 1 ms. So the end of
-# spinning is measured: PAUSE is one look at the process's CPU time, which other cores report in ticks of up to 4 ms.
+# workers spin by count: 16 ms after a call on one machine, 50 to 70 ms on another (Zen 5); OpenVINO's about 1 ms. So
+# the end of spinning is measured: PAUSE is one look at the process's CPU time, which is kept in ticks of up to 4 ms.
 PAUSE = 0.01
 LONGEST_PAUSE = 0.15
 BLOCK = 0.05  # seconds of one runtime's turn, at least one call
