@@ -31,6 +31,13 @@ EXCLUDED = {
     "test_gradient_of_add_and_mul": "ai.onnx.preview.training.Gradient is for training",
 }
 
+# rtol of single cases, with the reason.
+LOOSER = {
+    # Softmax in float16 is computed in float32 and rounded once, where the recorded values round after every operation:
+    # 4.0e-4 from float64 against their 4.9e-4, but 1.2e-3 from them.
+    "test_attention_4d_causal_fp16_expanded": 2e-3,
+}
+
 passed: Counter[str] = Counter()
 native: Counter[str] = Counter()
 not_native: Counter[str] = Counter()
@@ -84,9 +91,11 @@ def _check(kind, model, data_sets, rtol, atol):
         for got, want in zip(results, outputs, strict=True):
             assert_same(got, _as_array(want), rtol, atol)
     passed[kind] += 1
-    native[kind] += not prepared.model.fallback_nodes
-    for label in prepared.model.fallback_nodes:
-        not_native[label.rpartition("(")[2].rstrip(")")] += 1
+    # What the plan really runs: an operator may have a native form, but not for these types.
+    feeds = dict(zip([i.name for i in prepared.model.inputs], map(_as_array, data_sets[0][0]), strict=False))
+    by_reference = [s["op"] for s in prepared.model.explain(feeds).steps if s["kernel"] == "reference"]
+    native[kind] += not by_reference
+    not_native.update(by_reference)
 
 
 @pytest.mark.parametrize("name", NODE_CASES)
@@ -94,7 +103,7 @@ def test_node(name):
     if name in EXCLUDED:
         pytest.skip(EXCLUDED[name])
     case = NODE_CASES[name]
-    _check("node", case.model, case.data_sets, case.rtol, case.atol)
+    _check("node", case.model, case.data_sets, LOOSER.get(name, case.rtol), case.atol)
 
 
 def _stored(path, type_):
