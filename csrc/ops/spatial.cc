@@ -83,6 +83,11 @@ Geometry geometry_of(const WindowAttributes& w, const Image& image, const std::v
       continue;
     }
     const int64_t room = g.in[a] + g.pad[a] + g.pad_end[a] - span;
+    // A window larger than the image is one that ceil_mode cuts short, if its stride reaches that far.
+    if (w.ceil_mode && room < 0 && room > -g.stride[a] && g.in[a] > 0) {
+      g.out[a] = 1;
+      continue;
+    }
     check(room >= 0 || g.in[a] == 0, "window of ", span, " does not fit an extent of ", g.in[a], " with pads ",
           g.pad[a], " and ", g.pad_end[a]);
     if (room < 0) {

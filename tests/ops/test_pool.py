@@ -41,6 +41,7 @@ CASES = [
     ((1, 4, 7, 7), [3, 3], dict(strides=[2, 2], ceil_mode=1)),
     ((1, 64, 6, 6), [5, 5], dict(pads=[2, 2, 2, 2])),
     ((2, 3, 20), [4], dict(strides=[3], pads=[1, 2], ceil_mode=1)),
+    ((2, 3, 2, 5), [9, 4], dict(strides=[9, 3], ceil_mode=1)),
     ((1, 6, 5, 6, 7), [2, 3, 2], dict(strides=[2, 1, 2], pads=[0, 1, 0, 1, 1, 1])),
 ]
 
