@@ -97,8 +97,18 @@ void plan_flatten(PlanContext& ctx, const Node& node) {
   ctx.alias(0, 0, ctx.dtype(0), Shape{in.elements(0, axis), in.elements(axis, in.rank())});
 }
 
+// y has x's bytes under another type of the same width.
+void plan_bit_cast(PlanContext& ctx, const Node& node) {
+  const DType from = ctx.dtype(0), to = static_cast<DType>(node.attributes.i("to"));
+  if (size_of(to) == 0 || size_of(from) == 0) ctx.not_native(words(name_of(from), " to ", name_of(to)));
+  check(size_of(to) == size_of(from), "cannot reinterpret ", name_of(from), " as ", name_of(to),
+        ": their widths differ");
+  ctx.alias(0, 0, to, ctx.shape(0));
+}
+
 }  // namespace
 
+std::unique_ptr<Op> make_bit_cast(BuildContext& c) { return make_plain<plan_bit_cast>(c); }
 std::unique_ptr<Op> make_identity(BuildContext& c) { return make_plain<plan_identity>(c); }
 std::unique_ptr<Op> make_shape(BuildContext& c) { return make_plain<plan_shape>(c); }
 std::unique_ptr<Op> make_size(BuildContext& c) { return make_plain<plan_size>(c); }
