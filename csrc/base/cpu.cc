@@ -21,7 +21,8 @@ Isa from_environment() {
   const char* text = std::getenv("FASTINFER_ISA");
   if (!text || !*text) return detected_isa();
   const Isa asked = parse_isa(text);
-  check(asked <= detected_isa(), "FASTINFER_ISA=", text, ": this CPU lacks it (best here: ", name_of(detected_isa()), ")");
+  check(asked <= detected_isa(), "FASTINFER_ISA=", text, ": this CPU lacks it (best here: ", name_of(detected_isa()),
+        ")");
   return asked;
 }
 

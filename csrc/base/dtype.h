@@ -40,12 +40,28 @@ enum class DType : uint8_t {
 // Bytes per element as held in memory. Sub-byte types are held unpacked, one element per byte.
 constexpr size_t size_of(DType t) {
   switch (t) {
-    case DType::none: case DType::string: case DType::opaque: return 0;
-    case DType::f64: case DType::s64: case DType::u64: case DType::c64: return 8;
-    case DType::c128: return 16;
-    case DType::f32: case DType::s32: case DType::u32: return 4;
-    case DType::f16: case DType::bf16: case DType::s16: case DType::u16: return 2;
-    default: return 1;
+    case DType::none:
+    case DType::string:
+    case DType::opaque:
+      return 0;
+    case DType::f64:
+    case DType::s64:
+    case DType::u64:
+    case DType::c64:
+      return 8;
+    case DType::c128:
+      return 16;
+    case DType::f32:
+    case DType::s32:
+    case DType::u32:
+      return 4;
+    case DType::f16:
+    case DType::bf16:
+    case DType::s16:
+    case DType::u16:
+      return 2;
+    default:
+      return 1;
   }
 }
 

@@ -34,11 +34,13 @@ std::string words(const Args&... args) {
 // check(ok, "axis ", axis, " is outside [", -rank, ", ", rank, ")")
 template <class... Args>
 inline void check(bool ok, const Args&... args) {
-  if (!ok) [[unlikely]] throw InputError(words(args...));
+  if (!ok) [[unlikely]]
+    throw InputError(words(args...));
 }
 template <class... Args>
 inline void check_model(bool ok, const Args&... args) {
-  if (!ok) [[unlikely]] throw ModelError(words(args...));
+  if (!ok) [[unlikely]]
+    throw ModelError(words(args...));
 }
 
 }  // namespace fi

@@ -40,8 +40,8 @@ struct Job {
   int parts, threads;
 };
 
-// A worker has its own cache line for the command and for the answer; the job itself is copied per worker, because lines
-// that both cores touch cost up to half of the throughput on small tiles (KERNELS.md §0b).
+// A worker has its own cache line for the command and for the answer; the job itself is copied per worker, because
+// lines that both cores touch cost up to half of the throughput on small tiles (KERNELS.md §0b).
 struct alignas(128) Worker {
   std::atomic<uint32_t> ticket{0};  // bumped by the caller: there is a job
   std::atomic<bool> parked{false};
@@ -121,10 +121,14 @@ Pool& pool() {
 
 const char* describe(Status s) {
   switch (s) {
-    case Status::ok: return "ok";
-    case Status::index_out_of_range: return "an index is out of range";
-    case Status::division_by_zero: return "integer division by zero";
-    case Status::bad_value: return "a value is outside what the operator allows";
+    case Status::ok:
+      return "ok";
+    case Status::index_out_of_range:
+      return "an index is out of range";
+    case Status::division_by_zero:
+      return "integer division by zero";
+    case Status::bad_value:
+      return "a value is outside what the operator allows";
   }
   return "unknown status";
 }
@@ -150,8 +154,10 @@ Status run_parts(StepFn fn, const void* params, void* const* args, int parts, in
     Worker& w = p.worker(t - 1);
     const uint32_t want = w.ticket.load(std::memory_order_relaxed);
     for (int spins = 0; w.done.load(std::memory_order_acquire) != want;)
-      if (++spins < 20000) relax();
-      else std::this_thread::yield();
+      if (++spins < 20000)
+        relax();
+      else
+        std::this_thread::yield();
     if (first == Status::ok) first = w.status;
   }
   return first;

@@ -7,10 +7,10 @@ namespace fi {
 
 const char* name_of(DType t) {
   static constexpr const char* names[] = {
-      "none",    "float32",  "uint8",          "int8",         "uint16", "int16",          "int32",
-      "int64",   "string",   "bool",           "float16",      "float64", "uint32",        "uint64",
-      "complex64", "complex128", "bfloat16",   "float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz",
-      "uint4",   "int4",     "float4_e2m1fn",  "float8_e8m0fnu", "uint2",  "int2"};
+      "none",      "float32",    "uint8",         "int8",           "uint16",          "int16",       "int32",
+      "int64",     "string",     "bool",          "float16",        "float64",         "uint32",      "uint64",
+      "complex64", "complex128", "bfloat16",      "float8_e4m3fn",  "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz",
+      "uint4",     "int4",       "float4_e2m1fn", "float8_e8m0fnu", "uint2",           "int2"};
   const auto i = static_cast<size_t>(t);
   return i < std::size(names) ? names[i] : "opaque";
 }

@@ -9,9 +9,9 @@ namespace fi {
 enum class Status : uint32_t { ok = 0, index_out_of_range, division_by_zero, bad_value };
 const char* describe(Status);
 
-// params: the trivially copyable struct bound when the plan was made. args: one pointer per operand, in the order given.
-// The work is cut in `parts`; this call does number `part`. Which thread runs a part, and how many parts there are, must
-// not change a single output bit. No allocation, no locks, no exceptions.
+// params: the trivially copyable struct bound when the plan was made. args: one pointer per operand, in the order
+// given. The work is cut in `parts`; this call does number `part`. Which thread runs a part, and how many parts there
+// are, must not change a single output bit. No allocation, no locks, no exceptions.
 using StepFn = Status (*)(const void* params, void* const* args, int part, int parts);
 
 // The static partition: [begin, end) of `n` items for `part`, in multiples of `grain`.

@@ -55,7 +55,9 @@ class Executor {
   Executor(std::shared_ptr<const Program> program, int threads, size_t plans = 64);
 
   // Inputs in the order of Program::inputs; a tensor's data must stay valid until return. Throws InputError.
-  std::vector<Tensor> run(const std::vector<Tensor>& inputs, Profile* profile = nullptr) { return run(inputs, profile, 0); }
+  std::vector<Tensor> run(const std::vector<Tensor>& inputs, Profile* profile = nullptr) {
+    return run(inputs, profile, 0);
+  }
   // Plans without running: the first segment for these shapes.
   std::shared_ptr<Segment> plan(const std::vector<Desc>& inputs);
   void trim();

@@ -72,19 +72,19 @@ struct Segment {
   std::vector<Operand> args;
   size_t arena_bytes = 0;
   int arena_base = -1;
-  int n_bases = 0;                     // bases in use once this segment has been planned
-  std::vector<OutputBuffer> buffers;   // output buffers to allocate on entry
-  std::vector<OutputSource> results;   // filled in the last segment
+  int n_bases = 0;                    // bases in use once this segment has been planned
+  std::vector<OutputBuffer> buffers;  // output buffers to allocate on entry
+  std::vector<OutputSource> results;  // filled in the last segment
   SegmentEnd end = SegmentEnd::finished;
-  int pivot = -1;                      // node: the eager one, or the one that needs a value
-  bool by_fallback = false;            // the pivot runs through the reference fallback
-  int needed = -1;                     // the value it needs
-  std::vector<ValueState> state;       // for planning what follows; empty in a finished segment
+  int pivot = -1;                             // node: the eager one, or the one that needs a value
+  bool by_fallback = false;                   // the pivot runs through the reference fallback
+  int needed = -1;                            // the value it needs
+  std::vector<ValueState> state;              // for planning what follows; empty in a finished segment
   std::vector<std::shared_ptr<void>> memory;  // what known pointers and params point into
   std::vector<std::pair<int, std::string>> refusals;
-  std::vector<int> owned;              // bases whose tensor can be handed to the caller (buffers, eager results)
-  std::vector<int> destinies;          // outputs that already have a buffer
-  std::shared_ptr<Segment> parent;     // keeps its memory alive
+  std::vector<int> owned;           // bases whose tensor can be handed to the caller (buffers, eager results)
+  std::vector<int> destinies;       // outputs that already have a buffer
+  std::shared_ptr<Segment> parent;  // keeps its memory alive
   PlanCache next{64};
 };
 

@@ -160,9 +160,7 @@ class Planner final : public PlanContext {
     if (wants(out)) values[node().outputs[out]] = v;
   }
 
-  bool output_taken(int destiny) const {
-    return contains(segment_.destinies, destiny);
-  }
+  bool output_taken(int destiny) const { return contains(segment_.destinies, destiny); }
 
   // Two inputs of one node may be the same storage (x + reshape(x)): then it must not be overwritten.
   bool alone_in_storage(int i) const {
@@ -229,8 +227,9 @@ class Planner final : public PlanContext {
     int n_bases;
   };
   Mark mark() const {
-    return {segment_.steps.size(),  segment_.params.size(), segment_.args.size(),     segment_.buffers.size(),
-            segment_.owned.size(),  segment_.destinies.size(), storages_.size(),       segment_.refusals.size(), segment_.n_bases};
+    return {segment_.steps.size(),   segment_.params.size(),   segment_.args.size(),
+            segment_.buffers.size(), segment_.owned.size(),    segment_.destinies.size(),
+            storages_.size(),        segment_.refusals.size(), segment_.n_bases};
   }
   void rewind(const Mark& m) {
     segment_.steps.resize(m.steps);
@@ -253,8 +252,9 @@ class Planner final : public PlanContext {
     const Op* op = program_.ops[current_].get();
     if (!op || (reads_opaque() && !passes_opaque())) {
       segment_.by_fallback = true;
-      segment_.refusals.emplace_back(current_, words("reference fallback: ", op ? std::string("reads a string, sequence or optional")
-                                                                            : program_.fallback_reasons[current_]));
+      segment_.refusals.emplace_back(
+          current_, words("reference fallback: ", op ? std::string("reads a string, sequence or optional")
+                                                     : program_.fallback_reasons[current_]));
       return end_eagerly();
     }
     const Mark start = mark();
@@ -327,7 +327,9 @@ class Planner final : public PlanContext {
     }
   }
 
-  static bool contains(const std::vector<int>& list, int x) { return std::find(list.begin(), list.end(), x) != list.end(); }
+  static bool contains(const std::vector<int>& list, int x) {
+    return std::find(list.begin(), list.end(), x) != list.end();
+  }
   bool is_owned(int base) const { return contains(segment_.owned, base); }
 
   const Program& program_;

@@ -66,8 +66,8 @@ class Builder final : public BuildContext {
     for (const auto& [layout, bytes] : c.packed) {
       if (!how.unpack || without_width(layout) != without_width(how.layout)) continue;
       // Layouts that differ only in the panel's width hold the same elements in as many bytes.
-      check_model(c.packed_bytes[layout] == how.bytes, "packed constant has ", c.packed_bytes[layout], " bytes, layout ",
-                  layout, " needs ", how.bytes);
+      check_model(c.packed_bytes[layout] == how.bytes, "packed constant has ", c.packed_bytes[layout],
+                  " bytes, layout ", layout, " needs ", how.bytes);
       how.unpack(layout, bytes.get(), dense.data);
       return dense;
     }
@@ -82,8 +82,8 @@ class Builder final : public BuildContext {
 };
 
 bool renames_only(const Node& n) {
-  return n.domain.empty() && (n.op == "Reshape" || n.op == "Squeeze" || n.op == "Unsqueeze" || n.op == "Flatten" ||
-                              n.op == "Identity");
+  return n.domain.empty() &&
+         (n.op == "Reshape" || n.op == "Squeeze" || n.op == "Unsqueeze" || n.op == "Flatten" || n.op == "Identity");
 }
 
 }  // namespace
@@ -170,7 +170,8 @@ void Program::build() {
       ops[i] = make(context);
     } catch (const NotNative& why) {
       if (strict)
-        throw UnsupportedError(words(label(index), " has no native form (", why.reason, "), which strict=True forbids"));
+        throw UnsupportedError(
+            words(label(index), " has no native form (", why.reason, "), which strict=True forbids"));
       fallback_reasons[i] = why.reason;
     } catch (const UnsupportedError&) {
       throw;

@@ -26,8 +26,8 @@ struct Port {
 struct Constant {
   int value = -1;
   Desc desc;
-  Tensor dense;                                           // empty once every use is packed
-  std::map<std::string, std::shared_ptr<void>> packed;    // layout → bytes
+  Tensor dense;                                         // empty once every use is packed
+  std::map<std::string, std::shared_ptr<void>> packed;  // layout → bytes
   std::map<std::string, size_t> packed_bytes;
 };
 
@@ -51,8 +51,8 @@ class Program {
   std::vector<Port> inputs, outputs;
   std::vector<Constant> constants;
   std::vector<Node> nodes;
-  std::vector<std::unique_ptr<Op>> ops;              // nullptr: no native form, see reasons
-  std::vector<std::string> fallback_reasons;         // per node; empty: native so far
+  std::vector<std::unique_ptr<Op>> ops;       // nullptr: no native form, see reasons
+  std::vector<std::string> fallback_reasons;  // per node; empty: native so far
   std::vector<std::shared_ptr<Program>> subprograms;
   Fallback fallback;
   bool strict = false;

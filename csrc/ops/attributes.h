@@ -35,12 +35,8 @@ class Attributes {
   std::vector<float> floats(const std::string& name, std::vector<float> fallback = {}) const {
     return value_or(name, std::move(fallback));
   }
-  std::vector<std::string> strings(const std::string& name) const {
-    return value_or(name, std::vector<std::string>{});
-  }
-  const Tensor* tensor(const std::string& name) const {
-    return has(name) ? &value_ref<Tensor>(name) : nullptr;
-  }
+  std::vector<std::string> strings(const std::string& name) const { return value_or(name, std::vector<std::string>{}); }
+  const Tensor* tensor(const std::string& name) const { return has(name) ? &value_ref<Tensor>(name) : nullptr; }
   int graph(const std::string& name) const { return value_ref<GraphRef>(name).index; }
 
  private:

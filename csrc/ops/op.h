@@ -24,8 +24,8 @@ namespace fi {
 // ---------------------------------------------------------------------------------------------------------- build
 
 // How a constant is kept in a kernel's own layout. `layout` names it completely (kernel tile, tap order, group count):
-// equal names mean equal bytes. The instruction set shows only in the panel width, written `_nr<width>`; names that differ
-// there alone must have the same size in bytes.
+// equal names mean equal bytes. The instruction set shows only in the panel width, written `_nr<width>`; names that
+// differ there alone must have the same size in bytes.
 struct Packing {
   std::string layout;
   size_t bytes = 0;

@@ -49,7 +49,8 @@ void pack_r(const Layer& l, const float* r, float* packed) {
     rnn_pack_recurrent(l.kind, l.hidden, r + d * l.gates() * l.hidden * l.hidden, packed + d * l.columns() * l.hidden);
 }
 
-// The sum of both biases in slice order; under linear_before_reset the recurrent one of h~ stays apart, behind the others.
+// The sum of both biases in slice order; under linear_before_reset the recurrent one of h~ stays apart, behind the
+// others.
 void pack_bias(const Layer& l, const float* b, float* out) {
   const int64_t n = l.gates() * l.hidden;
   std::memset(out, 0, static_cast<size_t>(l.bias_floats()) * sizeof(float));
@@ -82,13 +83,14 @@ class Rnn final : public Op {
     const Desc *w = ctx.constant_desc(kW), *r = ctx.constant_desc(kR);
     if (!w || !r || w->dtype != DType::f32 || r->dtype != DType::f32) return;
     const Layer l = layer(w->shape, r->shape);
-    w_ = static_cast<const float*>(ctx.packed(kW, packing(l, "rnn_w", l.w_floats(), pack_w, [l](int nr, auto* p, auto* out) {
-      unpack_w(l, nr, p, out);
-    })));
-    r_ = static_cast<const float*>(ctx.packed(kR, packing(l, "rnn_r", l.r_floats(), pack_r, [l](int, auto* p, auto* out) {
-      for (int64_t d = 0; d < l.directions; ++d)
-        rnn_unpack_recurrent(l.kind, l.hidden, p + d * l.columns() * l.hidden, out + d * l.gates() * l.hidden * l.hidden);
-    })));
+    w_ = static_cast<const float*>(ctx.packed(
+        kW, packing(l, "rnn_w", l.w_floats(), pack_w, [l](int nr, auto* p, auto* out) { unpack_w(l, nr, p, out); })));
+    r_ = static_cast<const float*>(
+        ctx.packed(kR, packing(l, "rnn_r", l.r_floats(), pack_r, [l](int, auto* p, auto* out) {
+                     for (int64_t d = 0; d < l.directions; ++d)
+                       rnn_unpack_recurrent(l.kind, l.hidden, p + d * l.columns() * l.hidden,
+                                            out + d * l.gates() * l.hidden * l.hidden);
+                   })));
     bias_ = prepared(ctx, kB, l.bias_floats(), l.directions * 2 * l.gates() * l.hidden, l, pack_bias);
     peephole_ = prepared(ctx, kP, l.peephole_floats(), l.directions * 3 * l.hidden, l, pack_peephole);
   }
@@ -108,8 +110,8 @@ class Rnn final : public Op {
     check_optional(ctx, l, q);
     const Shape y = attributes_.batch_first ? Shape{q.batch, q.steps, l.directions, l.hidden}
                                             : Shape{q.steps, l.directions, q.batch, l.hidden};
-    const Shape state = attributes_.batch_first ? Shape{q.batch, l.directions, l.hidden}
-                                                : Shape{l.directions, q.batch, l.hidden};
+    const Shape state =
+        attributes_.batch_first ? Shape{q.batch, l.directions, l.hidden} : Shape{l.directions, q.batch, l.hidden};
     Operand out[3];
     for (int i = 0; i < 3; ++i) out[i] = ctx.wants(i) ? ctx.output(i, DType::f32, i == 0 ? y : state) : Operand{0, 0};
     if (q.batch == 0 || l.hidden == 0) return;
@@ -117,11 +119,14 @@ class Rnn final : public Op {
     const Operand w = operand<pack_w>(ctx, kW, w_, l, l.w_floats(), "rnn_pack_w");
     const Operand r = operand<pack_r>(ctx, kR, r_, l, l.r_floats(), "rnn_pack_r");
     const Operand none{0, 0};
-    const Operand bias = ctx.has_input(kB) ? operand<pack_bias>(ctx, kB, bias_, l, l.bias_floats(), "rnn_pack_bias") : none;
+    const Operand bias =
+        ctx.has_input(kB) ? operand<pack_bias>(ctx, kB, bias_, l, l.bias_floats(), "rnn_pack_bias") : none;
     const Operand peephole =
-        ctx.has_input(kP) ? operand<pack_peephole>(ctx, kP, peephole_, l, l.peephole_floats(), "rnn_pack_peephole") : none;
+        ctx.has_input(kP) ? operand<pack_peephole>(ctx, kP, peephole_, l, l.peephole_floats(), "rnn_pack_peephole")
+                          : none;
     const Operand gates = input_gates(ctx, l, q, w, bias);
-    const double work = static_cast<double>(q.steps * q.batch * l.directions) * static_cast<double>(l.columns() * l.hidden);
+    const double work =
+        static_cast<double>(q.steps * q.batch * l.directions) * static_cast<double>(l.columns() * l.hidden);
     const int parts = ctx.parts_for(work / 16);
     q.chunks = std::min<int64_t>(q.batch, (parts + l.directions - 1) / l.directions);
     const Operand reset = ctx.has_input(kB) && l.has_reset_bias()
@@ -138,22 +143,23 @@ class Rnn final : public Op {
     const int64_t gates = rnn_gates(attributes_.kind);
     check(w.rank() == 3 && r.rank() == 3, "W ", w, " and R ", r, ", needed rank 3");
     const int64_t hidden = r[2];
-    check(w[0] == attributes_.directions && r[0] == w[0] && w[1] == gates * hidden && r[1] == w[1], "W ", w, " and R ", r,
-          " do not fit ", attributes_.directions, " directions of ", gates, " gates");
+    check(w[0] == attributes_.directions && r[0] == w[0] && w[1] == gates * hidden && r[1] == w[1], "W ", w, " and R ",
+          r, " do not fit ", attributes_.directions, " directions of ", gates, " gates");
     check_model(attributes_.hidden < 0 || attributes_.hidden == hidden, "hidden_size ", attributes_.hidden,
                 " does not fit R ", r);
     return {attributes_.kind, hidden, w[2], w[0], attributes_.linear_before_reset, &gemm_};
   }
 
   template <class Unpack>
-  static Packing packing(const Layer& l, const char* what, int64_t floats, void (*pack)(const Layer&, const float*, float*),
-                         Unpack unpack) {
+  static Packing packing(const Layer& l, const char* what, int64_t floats,
+                         void (*pack)(const Layer&, const float*, float*), Unpack unpack) {
     Packing p;
     p.layout = words(what, "_nr", l.gemm->nr, "_g", l.gates(), "_", l.directions, "x", l.hidden, "x", l.depth);
     p.bytes = static_cast<size_t>(floats) * sizeof(float);
     p.pack = [l, pack](const Tensor& dense, void* out) { pack(l, dense.as<float>(), static_cast<float*>(out)); };
     p.unpack = [unpack](const std::string& layout, const void* in, void* out) {
-      unpack(std::atoi(layout.c_str() + layout.find("_nr") + 3), static_cast<const float*>(in), static_cast<float*>(out));
+      unpack(std::atoi(layout.c_str() + layout.find("_nr") + 3), static_cast<const float*>(in),
+             static_cast<float*>(out));
     };
     return p;
   }
@@ -168,15 +174,16 @@ class Rnn final : public Op {
   }
 
   template <void (*Pack)(const Layer&, const float*, float*)>
-  static Operand operand(PlanContext& ctx, int input, const void* ready, const Layer& l, int64_t floats, const char* name) {
+  static Operand operand(PlanContext& ctx, int input, const void* ready, const Layer& l, int64_t floats,
+                         const char* name) {
     if (ready) return ctx.address(ready);
     const Operand out = ctx.scratch(static_cast<size_t>(floats) * sizeof(float));
     ctx.step(name, pack_step<Pack>, l, {ctx.in(input), out});
     return out;
   }
   template <void (*Pack)(const Layer&, const float*, float*)>
-  static Operand operand(PlanContext& ctx, int input, const std::shared_ptr<void>& ready, const Layer& l, int64_t floats,
-                         const char* name) {
+  static Operand operand(PlanContext& ctx, int input, const std::shared_ptr<void>& ready, const Layer& l,
+                         int64_t floats, const char* name) {
     return operand<Pack>(ctx, input, ready.get(), l, floats, name);
   }
 
@@ -224,8 +231,8 @@ class Rnn final : public Op {
         return o.base == 0 && o.offset == 0 ? o : o.plus(d * floats * static_cast<int64_t>(sizeof(float)));
       };
       ctx.step(gemm_.name, gemm_f32_step, g,
-               {ctx.in(kX), at(w, packed_floats(l.panels())), at(bias, l.columns()), Operand{0, 0}, at(gates, g.m * g.n),
-                Operand{0, 0}},
+               {ctx.in(kX), at(w, packed_floats(l.panels())), at(bias, l.columns()), Operand{0, 0},
+                at(gates, g.m * g.n), Operand{0, 0}},
                parts, flops);
     }
     return gates;

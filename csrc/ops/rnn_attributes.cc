@@ -35,8 +35,8 @@ const Function& function_of(std::string name) {
 
 RnnAttributes::RnnAttributes(const Attributes& a, RnnKind k) : kind(k) {
   const std::string direction = a.s("direction", "forward");
-  check_model(direction == "forward" || direction == "reverse" || direction == "bidirectional", "direction '", direction,
-              "' is not one of forward, reverse, bidirectional");
+  check_model(direction == "forward" || direction == "reverse" || direction == "bidirectional", "direction '",
+              direction, "' is not one of forward, reverse, bidirectional");
   directions = direction == "bidirectional" ? 2 : 1;
   backwards = direction == "reverse";
   hidden = a.i("hidden_size", -1);

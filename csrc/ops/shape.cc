@@ -33,8 +33,8 @@ void plan_reshape(PlanContext& ctx, const Node& node) {
   for (size_t i = 0; i < target.size(); ++i) {
     int64_t d = target[i];
     if (d == 0 && !allow_zero) {
-      check(static_cast<int>(i) < in.rank(), "reshape target ", Shape(target.begin(), target.end()),
-            " copies axis ", i, ", which input ", in, " does not have");
+      check(static_cast<int>(i) < in.rank(), "reshape target ", Shape(target.begin(), target.end()), " copies axis ", i,
+            ", which input ", in, " does not have");
       d = in[static_cast<int>(i)];
     } else if (d == -1) {
       check(wild < 0, "reshape target ", Shape(target.begin(), target.end()), " has more than one -1");

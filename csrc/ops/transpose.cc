@@ -10,8 +10,8 @@ void plan_transpose(PlanContext& ctx, const Node& node) {
   const Shape& in = ctx.shape(0);
   const int rank = in.rank();
   const std::vector<int64_t> given = node.attributes.ints("perm");
-  check_model(given.empty() || static_cast<int>(given.size()) == rank, "perm has ", given.size(), " entries, input ", in,
-              " has rank ", rank);
+  check_model(given.empty() || static_cast<int>(given.size()) == rank, "perm has ", given.size(), " entries, input ",
+              in, " has rank ", rank);
   int perm[kMaxRank];
   bool seen[kMaxRank] = {};
   Shape out;

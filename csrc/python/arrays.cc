@@ -10,15 +10,21 @@ namespace fi {
 namespace {
 
 constexpr std::pair<DType, const char*> kPlain[] = {
-    {DType::f32, "float32"}, {DType::u8, "uint8"},   {DType::s8, "int8"},     {DType::u16, "uint16"},
-    {DType::s16, "int16"},   {DType::s32, "int32"},  {DType::s64, "int64"},   {DType::boolean, "bool"},
-    {DType::f16, "float16"}, {DType::f64, "float64"}, {DType::u32, "uint32"}, {DType::u64, "uint64"},
+    {DType::f32, "float32"},   {DType::u8, "uint8"},       {DType::s8, "int8"},    {DType::u16, "uint16"},
+    {DType::s16, "int16"},     {DType::s32, "int32"},      {DType::s64, "int64"},  {DType::boolean, "bool"},
+    {DType::f16, "float16"},   {DType::f64, "float64"},    {DType::u32, "uint32"}, {DType::u64, "uint64"},
     {DType::c64, "complex64"}, {DType::c128, "complex128"}};
-constexpr std::pair<DType, const char*> kExtended[] = {
-    {DType::bf16, "bfloat16"},           {DType::f8e4m3fn, "float8_e4m3fn"}, {DType::f8e4m3fnuz, "float8_e4m3fnuz"},
-    {DType::f8e5m2, "float8_e5m2"},      {DType::f8e5m2fnuz, "float8_e5m2fnuz"}, {DType::u4, "uint4"},
-    {DType::s4, "int4"},                 {DType::f4e2m1, "float4_e2m1fn"},   {DType::f8e8m0, "float8_e8m0fnu"},
-    {DType::u2, "uint2"},                {DType::s2, "int2"}};
+constexpr std::pair<DType, const char*> kExtended[] = {{DType::bf16, "bfloat16"},
+                                                       {DType::f8e4m3fn, "float8_e4m3fn"},
+                                                       {DType::f8e4m3fnuz, "float8_e4m3fnuz"},
+                                                       {DType::f8e5m2, "float8_e5m2"},
+                                                       {DType::f8e5m2fnuz, "float8_e5m2fnuz"},
+                                                       {DType::u4, "uint4"},
+                                                       {DType::s4, "int4"},
+                                                       {DType::f4e2m1, "float4_e2m1fn"},
+                                                       {DType::f8e8m0, "float8_e8m0fnu"},
+                                                       {DType::u2, "uint2"},
+                                                       {DType::s2, "int2"}};
 
 // numpy's type number → DType. Extended types get their numbers when ml_dtypes registers them, so they are looked up
 // by name the first time one is seen.
@@ -79,8 +85,7 @@ Tensor to_tensor(py::handle object, bool none_is_absent) {
     py::object native = array.dtype().byteorder() == '>' ? array.attr("astype")(array.dtype().attr("newbyteorder")("="))
                                                          : py::object(array);
     // ascontiguousarray would turn a scalar into a vector.
-    array = py::reinterpret_steal<py::array>(
-        native.attr("copy")(py::arg("order") = "C").release());
+    array = py::reinterpret_steal<py::array>(native.attr("copy")(py::arg("order") = "C").release());
   }
   Tensor t;
   check(array.ndim() <= kMaxRank, "an array of rank ", array.ndim(), " was given; at most ", kMaxRank, " is supported");
@@ -91,8 +96,7 @@ Tensor to_tensor(py::handle object, bool none_is_absent) {
 }
 
 py::object to_object(const Tensor& t) {
-  if (t.desc.dtype == DType::opaque)
-    return py::reinterpret_borrow<py::object>(static_cast<PyObject*>(t.data));
+  if (t.desc.dtype == DType::opaque) return py::reinterpret_borrow<py::object>(static_cast<PyObject*>(t.data));
   if (t.desc.dtype == DType::none) return py::none();
   py::object base;
   if (t.owner) {

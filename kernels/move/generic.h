@@ -15,11 +15,26 @@ struct u128x1 {
 };
 template <int U>
 struct ElementOf;
-template <> struct ElementOf<1> { using T = u8x1; };
-template <> struct ElementOf<2> { using T = u16x1; };
-template <> struct ElementOf<4> { using T = u32x1; };
-template <> struct ElementOf<8> { using T = u64x1; };
-template <> struct ElementOf<16> { using T = u128x1; };
+template <>
+struct ElementOf<1> {
+  using T = u8x1;
+};
+template <>
+struct ElementOf<2> {
+  using T = u16x1;
+};
+template <>
+struct ElementOf<4> {
+  using T = u32x1;
+};
+template <>
+struct ElementOf<8> {
+  using T = u64x1;
+};
+template <>
+struct ElementOf<16> {
+  using T = u128x1;
+};
 template <int U>
 using Element = typename ElementOf<U>::T;
 
@@ -103,8 +118,10 @@ template <int U>  // U > 0: rows of exactly U bytes
 inline void copy_run(Walk& w, int64_t run, Range inner) {
   const int64_t from = w.axes ? w.p.from[w.axes - 1] : 0, to = w.axes ? w.p.to[w.axes - 1] : 0;
   for (int64_t i = 0; i < run; ++i) {
-    if constexpr (U > 0) std::memcpy(w.y + i * to, w.x + i * from, U);
-    else copy_row(w.y + i * to + inner.begin, w.x + i * from + inner.begin, inner.end - inner.begin);
+    if constexpr (U > 0)
+      std::memcpy(w.y + i * to, w.x + i * from, U);
+    else
+      copy_row(w.y + i * to + inner.begin, w.x + i * from + inner.begin, inner.end - inner.begin);
   }
   w.advance(run);
 }
@@ -124,10 +141,14 @@ Status copy_rows(const void* params, void* const* args, int part, int parts) {
   const bool whole = inner.end - inner.begin == p.unit;
   for (int64_t left = items.end - items.begin; left > 0;) {
     const int64_t run = next_run(w, left);
-    if (whole && p.unit == 64) copy_run<64>(w, run, inner);
-    else if (whole && p.unit == 32) copy_run<32>(w, run, inner);
-    else if (whole && p.unit == 16) copy_run<16>(w, run, inner);
-    else copy_run<0>(w, run, inner);
+    if (whole && p.unit == 64)
+      copy_run<64>(w, run, inner);
+    else if (whole && p.unit == 32)
+      copy_run<32>(w, run, inner);
+    else if (whole && p.unit == 16)
+      copy_run<16>(w, run, inner);
+    else
+      copy_run<0>(w, run, inner);
     left -= run;
   }
   return Status::ok;
@@ -173,11 +194,21 @@ Status copy_strided(const void* params, void* const* args, int part, int parts) 
   Walk w(p, outer, args, items.begin);
   for (int64_t i = items.begin; i < items.end; ++i, w.advance(1)) {
     switch (p.unit) {
-      case 1: copy_line<1>(p, w.x, w.y, inner); break;
-      case 2: copy_line<2>(p, w.x, w.y, inner); break;
-      case 4: copy_line<4>(p, w.x, w.y, inner); break;
-      case 8: copy_line<8>(p, w.x, w.y, inner); break;
-      default: copy_line<16>(p, w.x, w.y, inner); break;
+      case 1:
+        copy_line<1>(p, w.x, w.y, inner);
+        break;
+      case 2:
+        copy_line<2>(p, w.x, w.y, inner);
+        break;
+      case 4:
+        copy_line<4>(p, w.x, w.y, inner);
+        break;
+      case 8:
+        copy_line<8>(p, w.x, w.y, inner);
+        break;
+      default:
+        copy_line<16>(p, w.x, w.y, inner);
+        break;
     }
   }
   return Status::ok;

@@ -7,8 +7,8 @@
 
 namespace fi {
 
-#define FI_KERNEL(isa, mode, symbol) \
-  namespace isa {                    \
+#define FI_KERNEL(isa, mode, symbol)                  \
+  namespace isa {                                     \
   Status symbol(const void*, void* const*, int, int); \
   }
 #include "kernels/move/kernels.inc"
@@ -84,10 +84,14 @@ CopyKernel select_copy(Isa isa, const StridedCopy& copy) {
 double cost_of(const StridedCopy& copy) {
   const double bytes = static_cast<double>(copy.bytes());
   switch (copy.mode) {
-    case CopyMode::rows: return bytes / 16 + 8 * bytes / static_cast<double>(copy.unit);
-    case CopyMode::fill: return bytes / 32;
-    case CopyMode::strided: return 2 * bytes / static_cast<double>(copy.unit);
-    case CopyMode::transpose: return bytes / 8;
+    case CopyMode::rows:
+      return bytes / 16 + 8 * bytes / static_cast<double>(copy.unit);
+    case CopyMode::fill:
+      return bytes / 32;
+    case CopyMode::strided:
+      return 2 * bytes / static_cast<double>(copy.unit);
+    case CopyMode::transpose:
+      return bytes / 8;
   }
   return bytes;
 }

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// The transpose mode of strided_copy.h, after generic.h. In a panel, y[i·to + j·U] = x[j·from + i·U] for j < rows, i < cols.
+// The transpose mode of strided_copy.h, after generic.h. In a panel, y[i·to + j·U] = x[j·from + i·U] for j < rows, i <
+// cols.
 //
-// A tile of W-byte vectors is W/U rows by 16/U columns: lane k of vector j is loaded from row k·L + j (L = 16/U), log2 L
-// rounds of in-lane unpacks transpose every lane, and a result vector is W contiguous bytes of y. No shuffle crosses
+// A tile of W-byte vectors is W/U rows by 16/U columns: lane k of vector j is loaded from row k·L + j (L = 16/U), log2
+// L rounds of in-lane unpacks transpose every lane, and a result vector is W contiguous bytes of y. No shuffle crosses
 // lanes: the 128-bit loads do that part. Edges use tiles that overlap their neighbours inside the same panel.
 
 namespace fi::FI_ISA {
@@ -109,13 +110,25 @@ Status copy_transpose(const void* params, void* const* args, int part, int parts
   for (int64_t i = r.begin; i < r.end; ++i) {
     const Range row = block(rows, row_size, b / col_blocks, row_blocks);
     const Range col = block(cols, col_size, b % col_blocks, col_blocks);
-    const Panel panel{w.x + row.begin * from + col.begin * p.unit, w.y + col.begin * to + row.begin * p.unit,
-                      row.end - row.begin, col.end - col.begin, from, to};
+    const Panel panel{w.x + row.begin * from + col.begin * p.unit,
+                      w.y + col.begin * to + row.begin * p.unit,
+                      row.end - row.begin,
+                      col.end - col.begin,
+                      from,
+                      to};
     switch (p.unit) {
-      case 1: transpose_panel<1>(panel); break;
-      case 2: transpose_panel<2>(panel); break;
-      case 4: transpose_panel<4>(panel); break;
-      default: transpose_panel<8>(panel); break;
+      case 1:
+        transpose_panel<1>(panel);
+        break;
+      case 2:
+        transpose_panel<2>(panel);
+        break;
+      case 4:
+        transpose_panel<4>(panel);
+        break;
+      default:
+        transpose_panel<8>(panel);
+        break;
     }
     if (++b == row_blocks * col_blocks) {
       b = 0;

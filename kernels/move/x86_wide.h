@@ -23,17 +23,25 @@ struct Wide<32> {
   void store(char* p) const { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), v); }
   template <int U>
   static Wide unpack_low(Wide a, Wide b) {
-    if constexpr (U == 1) return {_mm256_unpacklo_epi8(a.v, b.v)};
-    else if constexpr (U == 2) return {_mm256_unpacklo_epi16(a.v, b.v)};
-    else if constexpr (U == 4) return {_mm256_unpacklo_epi32(a.v, b.v)};
-    else return {_mm256_unpacklo_epi64(a.v, b.v)};
+    if constexpr (U == 1)
+      return {_mm256_unpacklo_epi8(a.v, b.v)};
+    else if constexpr (U == 2)
+      return {_mm256_unpacklo_epi16(a.v, b.v)};
+    else if constexpr (U == 4)
+      return {_mm256_unpacklo_epi32(a.v, b.v)};
+    else
+      return {_mm256_unpacklo_epi64(a.v, b.v)};
   }
   template <int U>
   static Wide unpack_high(Wide a, Wide b) {
-    if constexpr (U == 1) return {_mm256_unpackhi_epi8(a.v, b.v)};
-    else if constexpr (U == 2) return {_mm256_unpackhi_epi16(a.v, b.v)};
-    else if constexpr (U == 4) return {_mm256_unpackhi_epi32(a.v, b.v)};
-    else return {_mm256_unpackhi_epi64(a.v, b.v)};
+    if constexpr (U == 1)
+      return {_mm256_unpackhi_epi8(a.v, b.v)};
+    else if constexpr (U == 2)
+      return {_mm256_unpackhi_epi16(a.v, b.v)};
+    else if constexpr (U == 4)
+      return {_mm256_unpackhi_epi32(a.v, b.v)};
+    else
+      return {_mm256_unpackhi_epi64(a.v, b.v)};
   }
 };
 
@@ -51,17 +59,25 @@ struct Wide<64> {
   void store(char* p) const { _mm512_storeu_si512(p, v); }
   template <int U>
   static Wide unpack_low(Wide a, Wide b) {
-    if constexpr (U == 1) return {_mm512_unpacklo_epi8(a.v, b.v)};
-    else if constexpr (U == 2) return {_mm512_unpacklo_epi16(a.v, b.v)};
-    else if constexpr (U == 4) return {_mm512_unpacklo_epi32(a.v, b.v)};
-    else return {_mm512_unpacklo_epi64(a.v, b.v)};
+    if constexpr (U == 1)
+      return {_mm512_unpacklo_epi8(a.v, b.v)};
+    else if constexpr (U == 2)
+      return {_mm512_unpacklo_epi16(a.v, b.v)};
+    else if constexpr (U == 4)
+      return {_mm512_unpacklo_epi32(a.v, b.v)};
+    else
+      return {_mm512_unpacklo_epi64(a.v, b.v)};
   }
   template <int U>
   static Wide unpack_high(Wide a, Wide b) {
-    if constexpr (U == 1) return {_mm512_unpackhi_epi8(a.v, b.v)};
-    else if constexpr (U == 2) return {_mm512_unpackhi_epi16(a.v, b.v)};
-    else if constexpr (U == 4) return {_mm512_unpackhi_epi32(a.v, b.v)};
-    else return {_mm512_unpackhi_epi64(a.v, b.v)};
+    if constexpr (U == 1)
+      return {_mm512_unpackhi_epi8(a.v, b.v)};
+    else if constexpr (U == 2)
+      return {_mm512_unpackhi_epi16(a.v, b.v)};
+    else if constexpr (U == 4)
+      return {_mm512_unpackhi_epi32(a.v, b.v)};
+    else
+      return {_mm512_unpackhi_epi64(a.v, b.v)};
   }
 };
 #endif

@@ -8,25 +8,34 @@ namespace fi::FI_ISA {
 FI_INLINE VF rnn_activate(const RnnActivation& a, VF x) {
   const VF alpha = set1(a.alpha), beta = set1(a.beta), none = zero(), one = set1(1.f);
   switch (a.function) {
-    case RnnFunction::sigmoid: return sigmoid(x);
-    case RnnFunction::tanh: return tanh(x);
-    case RnnFunction::relu: return max(none, x);
-    case RnnFunction::leaky_relu: return select(x < none, alpha * x, x);
-    case RnnFunction::thresholded_relu: return select(x > alpha, x, none);
-    case RnnFunction::scaled_tanh: return alpha * tanh(beta * x);
-    case RnnFunction::hard_sigmoid: return clamp(fma(alpha, x, beta), none, one);
-    case RnnFunction::elu: return select(x < none, alpha * expm1(x), x);
-    case RnnFunction::softsign: return x / (one + abs(x));
-    case RnnFunction::softplus: return softplus(x);
-    case RnnFunction::affine: return fma(alpha, x, beta);
+    case RnnFunction::sigmoid:
+      return sigmoid(x);
+    case RnnFunction::tanh:
+      return tanh(x);
+    case RnnFunction::relu:
+      return max(none, x);
+    case RnnFunction::leaky_relu:
+      return select(x < none, alpha * x, x);
+    case RnnFunction::thresholded_relu:
+      return select(x > alpha, x, none);
+    case RnnFunction::scaled_tanh:
+      return alpha * tanh(beta * x);
+    case RnnFunction::hard_sigmoid:
+      return clamp(fma(alpha, x, beta), none, one);
+    case RnnFunction::elu:
+      return select(x < none, alpha * expm1(x), x);
+    case RnnFunction::softsign:
+      return x / (one + abs(x));
+    case RnnFunction::softplus:
+      return softplus(x);
+    case RnnFunction::affine:
+      return fma(alpha, x, beta);
   }
   return x;
 }
 
 // The vector of gate `g` at unit u of row r: the input's share plus the recurrent one, clipped.
-FI_INLINE VF rnn_clip(const RnnProblem& q, VF v) {
-  return q.clip > 0 ? clamp(v, set1(-q.clip), set1(q.clip)) : v;
-}
+FI_INLINE VF rnn_clip(const RnnProblem& q, VF v) { return q.clip > 0 ? clamp(v, set1(-q.clip), set1(q.clip)) : v; }
 
 FI_INLINE void lstm_row(const RnnProblem& q, const RnnActivation* act, const RnnSlice& s, int64_t r, int u) {
   const float* x = s.x[r] + u;
@@ -74,8 +83,12 @@ FI_INLINE void rnn_slice(const RnnProblem& q, int direction, const RnnSlice& s) 
   const RnnActivation* act = q.activation[direction];
   for (int64_t r = 0; r < s.rows; ++r)
     for (int u = 0; u < kUnits; u += VF::W) switch (q.kind) {
-        case RnnKind::lstm: lstm_row(q, act, s, r, u); break;
-        case RnnKind::gru: gru_row(q, act, s, r, u); break;
+        case RnnKind::lstm:
+          lstm_row(q, act, s, r, u);
+          break;
+        case RnnKind::gru:
+          gru_row(q, act, s, r, u);
+          break;
         case RnnKind::rnn:
           store(s.h_next + r * s.row + u,
                 rnn_activate(act[0], rnn_clip(q, load(s.x[r] + u) + load(s.recurrent + r * kUnits + u))));

@@ -6,8 +6,8 @@
 
 namespace fi {
 
-#define FI_KERNEL(isa) \
-  namespace isa {      \
+#define FI_KERNEL(isa)                                        \
+  namespace isa {                                             \
   void rnn_cell_f32(const RnnProblem&, int, const RnnSlice&); \
   }
 #include "kernels/rnn/kernels.inc"
@@ -38,8 +38,12 @@ void each_row(RnnKind kind, int64_t hidden, F f) {
 class Recurrence {
  public:
   Recurrence(const RnnProblem& q, void* const* args, int part)
-      : q_(q), direction_(static_cast<int>(part / q.chunks)), gates_(rnn_gates(q.kind)), slices_(rnn_slices(q.hidden)),
-        width_(slices_ * kUnits), columns_(rnn_columns(q.kind, q.hidden)),
+      : q_(q),
+        direction_(static_cast<int>(part / q.chunks)),
+        gates_(rnn_gates(q.kind)),
+        slices_(rnn_slices(q.hidden)),
+        width_(slices_ * kUnits),
+        columns_(rnn_columns(q.kind, q.hidden)),
         rows_(part_of(q.batch, static_cast<int>(part % q.chunks), static_cast<int>(q.chunks))) {
     const auto at = [&](int i) { return static_cast<const float*>(args[i]); };
     x_ = at(0) + direction_ * q.steps * q.batch * columns_;

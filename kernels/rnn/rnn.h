@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// Recurrent layers. The input's share of all gates is one GEMM over the whole sequence; the recurrence then runs step by
-// step, 16 hidden units at a time: one microkernel call gives all gates of these units, which are activated while they are
-// in cache.
+// Recurrent layers. The input's share of all gates is one GEMM over the whole sequence; the recurrence then runs step
+// by step, 16 hidden units at a time: one microkernel call gives all gates of these units, which are activated while
+// they are in cache.
 //   LSTM  i,o,f,c~ = act(x W + h R + b [+ p·c]),  c' = f c + i c~,  h' = o act(c')
-//   GRU   z,r = act(x W + h R + b),  h~ = act(x W + (r h) R + b)  or  act(x W + r (h R + b_r) + b_w),  h' = (1-z) h~ + z h
-//   RNN   h' = act(x W + h R + b)
-// A row (one sample) is never mixed with another one, and each gate is one chain over k: bits do not depend on the batch.
+//   GRU   z,r = act(x W + h R + b),  h~ = act(x W + (r h) R + b)  or  act(x W + r (h R + b_r) + b_w),  h' = (1-z) h~ +
+//   z h RNN   h' = act(x W + h R + b)
+// A row (one sample) is never mixed with another one, and each gate is one chain over k: bits do not depend on the
+// batch.
 #pragma once
 #include "kernels/gemm/gemm.h"
 
@@ -15,7 +16,17 @@ constexpr int kUnits = 16;  // hidden units of a slice
 
 enum class RnnKind : int32_t { lstm, gru, rnn };
 enum class RnnFunction : int32_t {
-  sigmoid, tanh, relu, leaky_relu, thresholded_relu, scaled_tanh, hard_sigmoid, elu, softsign, softplus, affine
+  sigmoid,
+  tanh,
+  relu,
+  leaky_relu,
+  thresholded_relu,
+  scaled_tanh,
+  hard_sigmoid,
+  elu,
+  softsign,
+  softplus,
+  affine
 };
 struct RnnActivation {
   RnnFunction function = RnnFunction::sigmoid;
@@ -40,16 +51,16 @@ struct RnnProblem {
 
 // One slice of one time step for `rows` rows. Gate blocks are [row][gate][kUnits].
 struct RnnSlice {
-  int64_t rows, units;         // units < kUnits in the last slice
-  const float* const* x;       // per row: the input's gates of this slice
-  const float* recurrent;      // [row][gates][kUnits]
-  const float* reset_bias;     // [kUnits]: GRU's recurrent bias of h~ under linear_before_reset, or null
-  const float* peephole[3];    // i, o, f: [kUnits] or null
-  float *h, *c;                // first row's units; rows are `row` apart. h: previous value on entry, for GRU and RNN
+  int64_t rows, units;       // units < kUnits in the last slice
+  const float* const* x;     // per row: the input's gates of this slice
+  const float* recurrent;    // [row][gates][kUnits]
+  const float* reset_bias;   // [kUnits]: GRU's recurrent bias of h~ under linear_before_reset, or null
+  const float* peephole[3];  // i, o, f: [kUnits] or null
+  float *h, *c;              // first row's units; rows are `row` apart. h: previous value on entry, for GRU and RNN
   float* h_next;
-  float* reset_h;              // GRU: r·h, written in phase 0 and read back as the operand of phase 1
+  float* reset_h;  // GRU: r·h, written in phase 0 and read back as the operand of phase 1
   int64_t row;
-  int phase;                   // GRU without linear_before_reset: 0 = z and r, 1 = h~ and h'; else 0
+  int phase;  // GRU without linear_before_reset: 0 = z and r, 1 = h~ and h'; else 0
 };
 struct RnnCellKernel {
   const char* name;
@@ -70,7 +81,8 @@ void rnn_unpack_recurrent(RnnKind, int64_t hidden, const float* packed, float* d
 
 size_t rnn_scratch(const RnnProblem&);  // bytes, for all parts
 // args: gates of the input [direction][row][columns], R packed [direction], reset bias [direction][slices * kUnits] or
-// null, peepholes [direction][3][slices * kUnits] or null, initial h, initial c, lengths (int32), Y, Y_h, Y_c (all or null), scratch.
+// null, peepholes [direction][3][slices * kUnits] or null, initial h, initial c, lengths (int32), Y, Y_h, Y_c (all or
+// null), scratch.
 Status rnn_step(const void* params, void* const* args, int part, int parts);
 
 }  // namespace fi

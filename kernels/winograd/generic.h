@@ -67,8 +67,9 @@ FI_INLINE void winograd_line_out(const VF* x, VF* y) {
   FI_UNROLL for (int k = 0; k < P; ++k) power[k] = 1;
   FI_UNROLL for (int i = 0; i < M; ++i) {
     const VF* terms = i % 2 ? difference : sum;
-    VF v = i == 0 ? x[0] + terms[0] : i == M - 1 ? fma(set1(static_cast<float>(power[0])), terms[0], x[M + 1])
-                                                 : set1(static_cast<float>(power[0])) * terms[0];
+    VF v = i == 0       ? x[0] + terms[0]
+           : i == M - 1 ? fma(set1(static_cast<float>(power[0])), terms[0], x[M + 1])
+                        : set1(static_cast<float>(power[0])) * terms[0];
     FI_UNROLL for (int k = 1; k < P; ++k) v = fma(set1(static_cast<float>(power[k])), terms[k], v);
     y[i] = v;
     FI_UNROLL for (int k = 0; k < P; ++k) power[k] *= WinogradPoints<M>::p[k];
@@ -116,8 +117,8 @@ FI_INLINE void winograd_emit(VF x, const float* residual, float* row, int lanes,
 }
 
 template <int M>
-static void winograd_output(const float* products, int64_t plane, int64_t channels, const float* bias, const Epilogue& e,
-                            float* const* rows, const float* const* residual) {
+static void winograd_output(const float* products, int64_t plane, int64_t channels, const float* bias,
+                            const Epilogue& e, float* const* rows, const float* const* residual) {
   constexpr int N = M + 2;
   const VF alpha = set1(e.alpha), beta = set1(e.beta);
   for (int64_t c = 0; c < channels; c += VF::W) {
@@ -143,8 +144,7 @@ static void winograd_output(const float* products, int64_t plane, int64_t channe
   }
   if (is_clamp(e.activation)) return;
   for (int at = 0; at < M * M; ++at)
-    if (rows[at])
-      activate_row(e, rows[at], residual && e.residual_after ? residual[at] : nullptr, rows[at], channels);
+    if (rows[at]) activate_row(e, rows[at], residual && e.residual_after ? residual[at] : nullptr, rows[at], channels);
 }
 
 }  // namespace fi::FI_ISA

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The interpolation points of F(m, 3): 0, ±p for each p listed, ∞. The vector transforms and the packing both follow them.
+// The interpolation points of F(m, 3): 0, ±p for each p listed, ∞. The vector transforms and the packing both follow
+// them.
 #pragma once
 
 namespace fi {

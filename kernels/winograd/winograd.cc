@@ -8,11 +8,11 @@
 
 namespace fi {
 
-#define FI_KERNEL(isa, m)                                                         \
-  namespace isa {                                                                 \
-  void winograd_input_##m(const float* const*, int64_t, float*, int64_t);         \
+#define FI_KERNEL(isa, m)                                                                                \
+  namespace isa {                                                                                        \
+  void winograd_input_##m(const float* const*, int64_t, float*, int64_t);                                \
   void winograd_output_##m(const float*, int64_t, int64_t, const float*, const Epilogue&, float* const*, \
-                           const float* const*);                                  \
+                           const float* const*);                                                         \
   }
 #include "kernels/winograd/kernels.inc"
 #undef FI_KERNEL
@@ -79,9 +79,9 @@ constexpr int kMaxPoints = 64;  // (m + 2)² for m = 6
 
 // The buffers of one part.
 struct Workspace {
-  float* v;             // [points][group][v_row]
-  float* block;         // [points][group][nr]
-  const float** rows;   // [group]: row pointers into V, relative to point 0
+  float* v;            // [points][group][v_row]
+  float* block;        // [points][group][nr]
+  const float** rows;  // [group]: row pointers into V, relative to point 0
 };
 
 struct TileGrid {

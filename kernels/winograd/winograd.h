@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // 3x3 stride-1 convolution by F(m x m, 3x3), channels last:
 //   Y = A^T [ (G W G^T) ⊙ (B^T X B) ] A   per m x m output tile, summed over input channels,
-// with B, G, A from Cook-Toom's construction on the points 0, ±p_i, ∞ (Lavin and Gray 2016). m = 4 uses ±3/4, ±3/2, exact in
-// binary, whose rounding error is 2.6 times below that of the usual ±1, ±2 (rms 8e-7 against 2.1e-6 at 128 channels,
-// σ-normalised; a direct float32 sum has 2e-7).
+// with B, G, A from Cook-Toom's construction on the points 0, ±p_i, ∞ (Lavin and Gray 2016). m = 4 uses ±3/4, ±3/2,
+// exact in binary, whose rounding error is 2.6 times below that of the usual ±1, ±2 (rms 8e-7 against 2.1e-6 at 128
+// channels, σ-normalised; a direct float32 sum has 2e-7).
 //
 // A group of tiles is transformed into V[p][tile][C + pad], p over the (m+2)² points; then, panel by panel of output
 // channels, all products V[p] · U[p] go through the GEMM microkernel into a block that stays in cache, and are
@@ -19,9 +19,11 @@ struct WinogradF32 {
   const char* name;
   Isa isa;
   int m;
-  // pixels[i * n + j]: the channels of input pixel (i, j) of the tile, or null in the padding. v[p * plane + c], c < channels.
+  // pixels[i * n + j]: the channels of input pixel (i, j) of the tile, or null in the padding. v[p * plane + c], c <
+  // channels.
   void (*input)(const float* const* pixels, int64_t channels, float* v, int64_t plane);
-  // products[p * plane + c]; rows[i * m + j]: where output pixel (i, j) goes, or null if outside; residual likewise or null.
+  // products[p * plane + c]; rows[i * m + j]: where output pixel (i, j) goes, or null if outside; residual likewise or
+  // null.
   void (*output)(const float* products, int64_t plane, int64_t channels, const float* bias, const Epilogue&,
                  float* const* rows, const float* const* residual);
 };
