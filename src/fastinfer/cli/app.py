@@ -7,7 +7,6 @@ import json
 import os
 import sys
 
-import click
 import typer
 
 from fastinfer.cli import MISSING_PACKAGE
@@ -23,6 +22,9 @@ from fastinfer.errors import FastinferError, InputError, ModelError, Unsupported
 OK, BUG, USAGE, MODEL, UNSUPPORTED, INPUT, DIFFER, INTERRUPTED = 0, 1, 2, 3, 4, 5, 6, 130
 # First match counts: UnsupportedError is a ModelError.
 EXIT_CODES = [(UnsupportedError, UNSUPPORTED), (ModelError, MODEL), (InputError, INPUT), (Differ, DIFFER)]
+
+# typer brings its own copy of click in newer versions; this is the class in either.
+UsageError = typer.BadParameter.__bases__[0]
 
 app = typer.Typer(
     name="fastinfer",
@@ -49,13 +51,10 @@ def run(arguments: list[str] | None = None) -> int:
     try:
         result = typer.main.get_command(app).main(args=given, prog_name="fastinfer", standalone_mode=False)
         return result if isinstance(result, int) else OK
-    except click.exceptions.NoArgsIsHelpError as error:
-        print(error.format_message())
-        return USAGE
-    except click.ClickException as error:
+    except UsageError as error:
         error.show()
-        return error.exit_code
-    except (click.exceptions.Abort, KeyboardInterrupt):
+        return USAGE
+    except (typer.Abort, KeyboardInterrupt):
         return INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains at exit
