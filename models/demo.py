@@ -28,13 +28,17 @@ def main() -> int:
     picture, classes = ocr.draw(), ocr.characters()
     ours = ocr.read(picture, compiled["det"], compiled["rec"], classes)
     peers = {k: ort.InferenceSession(ocr.path(k), providers=["CPUExecutionProvider"]) for k in compiled}
-    theirs = ocr.read(picture, *(lambda x, s=s: s.run(None, {s.get_inputs()[0].name: x})[0] for s in peers.values()), classes)
+    theirs = ocr.read(
+        picture, *(lambda x, s=s: s.run(None, {s.get_inputs()[0].name: x})[0] for s in peers.values()), classes
+    )
     print("\nread in the picture:")
     for line in ours:
         print(f"    {line}")
     # This recogniser was trained mostly on Chinese and often leaves out the space between words.
     right = [line.replace(" ", "") for line in ours] == [line.replace(" ", "") for line in ocr.LINES]
-    print(f"as drawn: {'yes' if right else f'NO, drawn was {ocr.LINES}'}; as ONNX Runtime reads it: {'yes' if ours == theirs else theirs}\n")
+    print(
+        f"as drawn: {'yes' if right else f'NO, drawn was {ocr.LINES}'}; as ONNX Runtime reads it: {'yes' if ours == theirs else theirs}\n"
+    )
 
     agreed = True
     for kind, x in (("det", ocr.as_input(picture)), ("rec", ocr.line_input(picture[10:74, 20:480]))):

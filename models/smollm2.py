@@ -178,7 +178,9 @@ def onnx_path() -> Path:
             return self.llama(input_ids=ids, use_cache=False).logits
 
     n, t = torch.export.Dim("n"), torch.export.Dim("t", max=2048)
-    return export(Scores(), {"ids": torch.ones(2, 7, dtype=torch.int64)}, path, {"ids": {0: n, 1: t}}, output_names=["scores"])
+    return export(
+        Scores(), {"ids": torch.ones(2, 7, dtype=torch.int64)}, path, {"ids": {0: n, 1: t}}, output_names=["scores"]
+    )
 
 
 def int4_path() -> Path:
@@ -216,7 +218,9 @@ def int4_path() -> Path:
         }
         new += [numpy_helper.from_array(array, name) for name, array in arrays.items()]
         settings = {"K": k, "N": n, "bits": 4, "block_size": 32}
-        made = helper.make_node("MatMulNBits", [node.input[0], *arrays], list(node.output), node.name, domain="com.microsoft", **settings)
+        made = helper.make_node(
+            "MatMulNBits", [node.input[0], *arrays], list(node.output), node.name, domain="com.microsoft", **settings
+        )
         node.CopyFrom(made)
     kept = [x for x in graph.initializer if x.name not in gone]
     del graph.initializer[:]

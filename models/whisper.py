@@ -57,7 +57,10 @@ def variables() -> dict[str, np.ndarray]:
 
 def _attention(arrays: dict[str, np.ndarray], source: str, target: str, fused: tuple[tuple[str, ...], ...]) -> dict:
     """CTranslate2 stacks projections of one input in one matrix: `fused` names the parts of linear_0, linear_1, ..."""
-    out = {f"{target}_layer_norm.{k}": arrays[f"{source}/layer_norm/{g}"] for k, g in (("weight", "gamma"), ("bias", "beta"))}
+    out = {
+        f"{target}_layer_norm.{k}": arrays[f"{source}/layer_norm/{g}"]
+        for k, g in (("weight", "gamma"), ("bias", "beta"))
+    }
     for i, parts in enumerate(fused):
         for kind in ("weight", "bias"):
             array = arrays[f"{source}/linear_{i}/{kind}"]
@@ -134,7 +137,9 @@ def onnx_paths() -> tuple[Path, Path]:
             self.decoder, self.head = model.model.decoder, model.proj_out
 
         def forward(self, ids, audio):
-            return self.head(self.decoder(input_ids=ids, encoder_hidden_states=audio, use_cache=False).last_hidden_state)
+            return self.head(
+                self.decoder(input_ids=ids, encoder_hidden_states=audio, use_cache=False).last_hidden_state
+            )
 
     n, t = torch.export.Dim("n"), torch.export.Dim("t", max=448)
     export(Encoder(), {"mel": torch.zeros(2, 80, 3000)}, paths[0], {"mel": {0: n}}, output_names=["audio"])
@@ -147,7 +152,9 @@ def read_wav(path: Path, rate: int = 16000) -> np.ndarray:
     """Mono float32 in [-1, 1] at `rate`; linear interpolation between samples is good enough for speech."""
     with wave.open(str(path)) as file:
         assert file.getsampwidth() == 2, f"{path}: 16-bit samples are needed"
-        sound = np.frombuffer(file.readframes(file.getnframes()), np.int16).reshape(-1, file.getnchannels()).mean(1) / 32768
+        sound = (
+            np.frombuffer(file.readframes(file.getnframes()), np.int16).reshape(-1, file.getnchannels()).mean(1) / 32768
+        )
         given = file.getframerate()
     if given % rate == 0:  # average whole groups: a low-pass filter
         step = given // rate
