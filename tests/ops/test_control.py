@@ -4,9 +4,9 @@
 import numpy as np
 import onnx
 import pytest
+from support import build, run_everywhere
 
 from fastinfer.errors import FastinferError
-from support import build, run_everywhere
 
 HEAD = '<ir_version: 10, opset_import: ["": 21]>\n'
 

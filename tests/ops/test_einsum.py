@@ -3,9 +3,9 @@
 
 import numpy as np
 import pytest
+from support import build, check_node, check_same_bits, node_model
 
 from fastinfer.errors import FastinferError
-from support import build, check_node, check_same_bits, node_model
 
 EQUATIONS = [
     ("ij,jk->ik", [(3, 4), (4, 5)]), ("ij,jk", [(3, 4), (4, 5)]), ("bij,bjk->bik", [(2, 3, 4), (2, 4, 5)]),

@@ -3,9 +3,9 @@
 
 import numpy as np
 import pytest
+from support import build, check_node, check_same_bits, node_model
 
 from fastinfer.errors import FastinferError
-from support import build, check_node, check_same_bits, node_model
 
 MS = {"domain": "com.microsoft"}
 

@@ -3,10 +3,10 @@
 
 import numpy as np
 import pytest
+from support import build, check_node, check_same_bits, node_model
 
 from fastinfer.errors import InputError, ModelError
 from kernels.gemm.samples import EDGES
-from support import build, check_node, check_same_bits, node_model
 
 PAIRS = [(np.uint8, np.int8), (np.uint8, np.uint8), (np.int8, np.int8), (np.int8, np.uint8)]
 

@@ -4,9 +4,9 @@
 import numpy as np
 import pytest
 from onnx import TensorProto
+from support import build, check_node, node_model
 
 from fastinfer.errors import FastinferError
-from support import build, check_node, node_model
 
 COEFFICIENTS = {"HannWindow": (0.5, 0.5, 0), "HammingWindow": (25 / 46, 21 / 46, 0), "BlackmanWindow": (0.42, 0.5, 0.08)}
 

@@ -78,6 +78,9 @@ def show(result: engine.Comparison, title: str) -> None:
         times = [f"{row[k]:.3f}" for k in ("p50_ms", "p90_ms", "p99_ms")]
         shown.add_row(row["runtime"], *times, ratio, *rate, error)
     console.print(shown)
+    for timing in result.timings:
+        if timing.note:
+            console.print(f"{timing.name}: max error {timing.note}")
     checked = (
         f"outputs agree with {result.reference} within {result.tolerance:.0e} of max"
         if result.reference
