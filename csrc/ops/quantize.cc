@@ -214,7 +214,7 @@ void plan_qlinear_softmax(PlanContext& ctx, const Node& node) {
   };
   add_pointwise(ctx, linear_program(false, ctx.has_input(2)), used(in, 2), std::span<const PointwiseArg>(&work, 1));
   const SoftmaxKernel kernel = select_softmax(ctx.isa());
-  ctx.step(kernel.name, kernel.run, p, {work.data, work.data}, ctx.parts_for(static_cast<double>(x.elements()) * 1.5));
+  ctx.step(kernel.name, kernel.run, p, {work.data, work.data}, ctx.parts_for(static_cast<double>(x.elements())));
   add_pointwise(ctx, linear_program(true, ctx.has_input(4)), used(out, 4), std::span<const PointwiseArg>(&y, 1));
 }
 

@@ -53,7 +53,7 @@ SoftmaxParams params_over(const Shape& s, int64_t given_axis, bool log) {
 void plan_softmax(PlanContext& ctx, const Node& node) {
   const Desc x = ctx.input(0);
   const SoftmaxParams p = params_over(x.shape, node.attributes.i("axis", -1), node.op == "LogSoftmax");
-  const int parts = ctx.parts_for(static_cast<double>(x.elements()) * 1.5);
+  const int parts = ctx.parts_for(static_cast<double>(x.elements()));
   if (x.dtype == DType::f64) {
     const Operand y = ctx.output(0, x.dtype, x.shape);
     if (x.elements() > 0) ctx.step("softmax_f64", softmax_f64, p, {ctx.in(0), y}, parts);

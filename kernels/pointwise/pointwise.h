@@ -11,7 +11,7 @@
 namespace fi {
 
 constexpr int kTile = 1024;  // elements: 4 KiB of float32, so that some eight tiles fit in L1
-constexpr int kTileInputs = 16, kTileOutputs = 8, kTileImmediates = 32, kTileInstructions = 64, kTileSlots = 16;
+constexpr int kTileInputs = 16, kTileOutputs = 16, kTileImmediates = 32, kTileInstructions = 64, kTileSlots = 16;
 constexpr int kTileRank = 12;
 
 enum class TileOp : uint8_t {
