@@ -15,11 +15,15 @@ from .eliminate_dead_code import eliminate_dead_code
 from .eliminate_identity import eliminate_identity
 from .fold_batch_norm import fold_batch_norm
 from .fold_constants import fold_constants
+from .fold_pad import fold_pad
 from .fuse_attention import fuse_attention
 from .fuse_conv import fuse_conv
 from .fuse_matmul import fuse_matmul, unflatten_matmul
 from .fuse_pointwise import fuse_pointwise
 from .fuse_skip_norm import fuse_skip_norm
+from .inline_branches import inline_branches
+from .lower_attention import lower_attention
+from .lower_contrib import lower_contrib
 from .merge_movements import expose_heads, merge_movements
 from .recognize_activations import recognize_activations
 from .recognize_gelu import recognize_gelu
@@ -33,6 +37,8 @@ Pass = Callable[[ir.Model], bool]
 PIPELINE: list[Pass] = [
     eliminate_dead_code,
     fold_constants,
+    inline_branches,
+    lower_contrib,
     simplify_shapes,
     eliminate_identity,
     fold_constants,
@@ -42,9 +48,11 @@ PIPELINE: list[Pass] = [
     recognize_softmax,
     recognize_norm,
     recognize_group_norm,
+    fold_pad,
     fold_batch_norm,
     expose_heads,
     fuse_attention,
+    lower_attention,
     unflatten_matmul,
     fold_constants,
     simplify_shapes,

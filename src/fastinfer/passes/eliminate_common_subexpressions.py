@@ -72,7 +72,7 @@ def _attribute_key(attribute: ir.Attr) -> Hashable | None:
 def _tensor_key(tensor: ir.TensorProtocol) -> Hashable:
     strings = tensor.dtype == ir.DataType.STRING
     data = repr(tensor.numpy().tolist()) if strings else tensor.tobytes()
-    return (int(tensor.dtype), tuple(tensor.shape), data)  # type: ignore[arg-type]
+    return (int(tensor.dtype), tuple(tensor.shape), data)
 
 
 def _merge_constants(graph: ir.Graph) -> bool:

@@ -21,7 +21,7 @@ def eliminate_dead_code(model: ir.Model) -> bool:
                 changed |= _drop_optional_outputs(node)
         for value in list(graph.initializers.values()):
             if not value.uses() and not value.is_graph_output() and not value.is_graph_input():
-                graph.initializers.pop(value.name)
+                graph.initializers.pop(str(value.name))
                 changed = True
     return changed
 

@@ -41,7 +41,7 @@ def _forwarded(s: Shapes, node: ir.Node) -> ir.Value | None:
         return x if x.dtype is not None and x.dtype == ir.DataType(P.attr(node, "to")) else None
     if op in ("Concat", "Sum", "Max", "Min", "Mean"):
         return x if len(node.inputs) == 1 else None
-    if op in ("Add", "Sub", "Mul", "Div", "Pow"):
+    if op in ("Add", "Sub", "Mul", "Div", "Pow", "And", "Or"):
         return _neutral(s, node)
     if op == "Pad":
         pads = P.ints(P.get(node, 1))
@@ -64,12 +64,12 @@ def _plain_resize(node: ir.Node) -> bool:
 
 
 def _neutral(s: Shapes, node: ir.Node) -> ir.Value | None:
-    neutral = {"Add": 0.0, "Sub": 0.0, "Mul": 1.0, "Div": 1.0, "Pow": 1.0}[node.op_type]
+    neutral = {"Add": 0, "Sub": 0, "Mul": 1, "Div": 1, "Pow": 1, "And": 1, "Or": 0}[node.op_type]
     a, b = node.inputs
-    pairs = [(a, b), (b, a)] if node.op_type in ("Add", "Mul") else [(a, b)]
+    pairs = [(a, b), (b, a)] if node.op_type in ("Add", "Mul", "And", "Or") else [(a, b)]
     for x, c in pairs:
         array = P.constant(c)
-        if array is None or x is None or array.dtype.kind not in "fiu" or array.size > 4096 or array.size == 0:
+        if array is None or x is None or array.dtype.kind not in "fiub" or array.size > 4096 or array.size == 0:
             continue
         if np.all(array == neutral) and s.same(x, node.outputs[0]):
             return x

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -46,7 +47,7 @@ def _lift(node: ir.Node) -> bool:
     tensor.name = value.name
     node.graph.register_initializer(value)
     if not P.replace(node.outputs[0], value):
-        node.graph.initializers.pop(value.name)
+        node.graph.initializers.pop(str(value.name))
         return False
     return True
 
@@ -78,7 +79,7 @@ def _fold(shapes: Shapes, node: ir.Node) -> bool:
     ):
         return False
     shapes.infer(node)
-    given = sum(v.const_value.nbytes for v in node.inputs if v is not None)  # type: ignore[union-attr]
+    given = sum(v.const_value.nbytes for v in node.inputs if v is not None and v.const_value is not None)
     if node.op_type in _ENLARGING | _BROADCASTING and not _small(shapes, node, given):
         return False
     results = evaluate(node, shapes.model.graph.opset_imports.get("", 26))
@@ -92,7 +93,7 @@ def _fold(shapes: Shapes, node: ir.Node) -> bool:
 
 def _small(shapes: Shapes, node: ir.Node, given: int) -> bool:
     extents = [shapes.static(o) for o in node.outputs]
-    return None not in extents and 8 * sum(int(np.prod(e, dtype=object)) for e in extents) <= GROWTH + 2 * given  # type: ignore[arg-type]
+    return None not in extents and 8 * sum(math.prod(e) for e in extents if e is not None) <= GROWTH + 2 * given
 
 
 def evaluate(node: ir.Node, opset: int) -> list[np.ndarray] | None:

@@ -244,7 +244,7 @@ def _mask(s: Shapes, anchor: ir.Node, scores: Scores) -> ir.Value | None:
     """One additive mask; each fill becomes where(condition, fill, 0)."""
     parts = list(scores.added)
     for condition, where_true, fill in scores.filled:
-        closed, opened = P.new_constant(anchor, np.float32(fill)), P.new_constant(anchor, np.float32(0))
+        closed, opened = (P.new_constant(anchor, np.array(x, np.float32)) for x in (fill, 0.0))
         choice = [condition, closed, opened] if where_true else [condition, opened, closed]
         part = P.emit(anchor, "Where", choice).outputs[0]
         part.type, part.shape = ir.TensorType(ir.DataType.FLOAT), condition.shape

@@ -143,7 +143,8 @@ class _Product:
         """y + bias, also behind a Reshape of the leading axes"""
         if self.bias is not None:
             return
-        out, views = self.out, []
+        out = self.out
+        views: list[ir.Node] = []
         while (reader := P.only_use(out)) is not None and reader.graph is self.node.graph:
             if P.is_op(reader, "Add"):
                 other = next(b for a, b in P.commuted(reader) if a is out)

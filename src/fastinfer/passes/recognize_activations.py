@@ -125,12 +125,9 @@ def _relu(node: ir.Node) -> bool:
     if len(node.inputs) != 2:
         return False
     for x, zero in P.commuted(node):
-        if (
-            P.is_scalar(zero, 0.0, 0.0)
-            and len(zero.const_value.shape) <= 1
-            and x.shape is not None
-            and len(x.shape) > 0
-        ):  # type: ignore[union-attr]
+        array = P.constant(zero)
+        enlarges = array is None or array.ndim > 1 or not x.shape
+        if P.is_scalar(zero, 0.0, 0.0) and not enlarges:
             return _become(node, "Relu", x)
     return False
 

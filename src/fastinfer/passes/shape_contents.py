@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
 import onnx_ir as ir
 
 from . import dims as D
@@ -90,15 +89,16 @@ def _content_of_many(s: Shapes, node: ir.Node, x0: list[Dim]) -> list[Dim] | Non
         return x0[slice(limits[0][0], limits[1][0] if limits[1][0] > -(2**31) else None, steps[0])]
     if op == "Split":
         return None
-    parts = [s.content(v) for v in node.inputs]
-    if any(p is None for p in parts):
+    contents = [s.content(v) for v in node.inputs]
+    parts = [p for p in contents if p is not None]
+    if len(parts) != len(contents):
         return None
     if op == "Concat":
-        return [d for p in parts for d in p]  # type: ignore[union-attr]
-    length = max(len(p) for p in parts)  # type: ignore[arg-type]
-    if any(len(p) not in (1, length) for p in parts):  # type: ignore[arg-type]
+        return [d for p in parts for d in p]
+    length = max(len(p) for p in parts)
+    if any(len(p) not in (1, length) for p in parts):
         return None
-    rows = [p * length if len(p) == 1 else p for p in parts]  # type: ignore[operator, arg-type]
+    rows = [p * length if len(p) == 1 else p for p in parts]
     out = [_elementwise(op, [r[i] for r in rows]) for i in range(length)]
     return None if None in out else out  # type: ignore[return-value]
 
@@ -111,7 +111,7 @@ def _elementwise(op: str, x: list[Dim]) -> Dim | None:
         return result
     if op in ("Div", "Mod"):
         if all(isinstance(d, int) for d in x):
-            return (int(np.trunc(x[0] / x[1])) if op == "Div" else x[0] % x[1]) if x[1] else None  # type: ignore[operator, call-overload]
+            return _divide(op, *x)  # type: ignore[arg-type]
         # ONNX divides towards zero, which is the floor only for operands that cannot be negative.
         if op == "Div" and D.at_least(x[0], 0) and D.at_least(x[1], 0) and x[1] != 0:
             return D.floor_div(x[0], x[1])
@@ -131,3 +131,10 @@ def _elementwise(op: str, x: list[Dim]) -> Dim | None:
             return 1
         return 0 if D.at_least(D.mul(difference, -1), 0) else None
     return None
+
+
+def _divide(op: str, a: int, b: int) -> int | None:
+    if not b:
+        return None
+    quotient = abs(a) // abs(b) * (1 if (a < 0) == (b < 0) else -1)  # towards zero
+    return quotient if op == "Div" else a % b

@@ -343,7 +343,7 @@ def _if(s: Shapes, node: ir.Node) -> Result:
         if any(x is None or len(x) != len(shapes[0] or ()) for x in shapes):
             out.append(None)
         else:
-            out.append(tuple(ds[0] if all(d == ds[0] for d in ds) else s.fresh() for ds in zip(*shapes)))  # type: ignore[arg-type]
+            out.append(tuple(ds[0] if all(d == ds[0] for d in ds) else s.fresh() for ds in zip(*shapes)))
     return out
 
 

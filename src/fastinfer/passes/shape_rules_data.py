@@ -65,11 +65,11 @@ def resolve_reshape(source: Dims | None, target: list[Dim], allow_zero: bool) ->
         return None
     at, rest = out.index(None), list(source)
     known: list[Dim] = []
-    for d in out:  # cancel equal factors first: [B, S, 768] to [B, -1] needs no division by a sum
-        if d is not None and d in rest and not D.is_one(d):
-            rest.remove(d)
-        elif d is not None:
-            known.append(d)
+    for e in out:  # cancel equal factors first: [B, S, 768] to [B, -1] needs no division by a sum
+        if e is not None and e in rest and not D.is_one(e):
+            rest.remove(e)
+        elif e is not None:
+            known.append(e)
     missing = D.exact_div(D.product(rest), D.product(known)) if D.product(known) != 0 else None
     if missing is None:
         missing = D.opaque("rest", D.product(rest), D.product(known))

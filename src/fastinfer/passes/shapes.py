@@ -183,7 +183,7 @@ class Shapes:
                 return None
             types[value.name] = onnx.helper.make_tensor_type_proto(int(value.dtype), self._params(value, names))
         data = {
-            v.name: ir.to_proto(v.const_value)
+            v.name: ir.to_proto(v.const_value)  # type: ignore[arg-type]
             for v in node.inputs
             if v is not None and P.is_constant(v) and v.const_value.size <= shape_rules.MAX_CONTENT  # type: ignore[union-attr]
         }

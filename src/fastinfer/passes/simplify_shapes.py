@@ -29,7 +29,7 @@ def _known_value(s: Shapes, node: ir.Node) -> bool:
         return False
     if not all(isinstance(d, int) for d in content):
         return False
-    array = np.array(content, _DTYPES[value.dtype]).reshape(dims)
+    array: np.ndarray = np.array(content, _DTYPES[value.dtype]).reshape(dims)
     return P.replace(value, P.new_constant(node, array, value.name))
 
 

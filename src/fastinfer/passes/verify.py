@@ -39,10 +39,10 @@ def check_structure(model: ir.Model) -> None:
 
 def _check_graph(graph: ir.Graph, outer: set[ir.Value], names: set[str]) -> None:
     defined = set(outer)
-    for value in [*graph.inputs, *graph.initializers.values()]:
-        if value not in defined:
-            defined.add(value)
-            _check_name(value, names)
+    for given in [*graph.inputs, *graph.initializers.values()]:
+        if given not in defined:
+            defined.add(given)
+            _check_name(given, names)
     for node in graph:
         if node.graph is not graph:
             raise VerificationError(f"node '{node.name}' does not know its graph")
@@ -58,14 +58,14 @@ def _check_graph(graph: ir.Graph, outer: set[ir.Value], names: set[str]) -> None
         for attribute in node.attributes.values():
             for nested in P.nested_graphs(attribute):
                 _check_graph(nested, defined, set(names))
-        for value in node.outputs:
-            if value.name == "":
+        for made in node.outputs:
+            if made.name == "":
                 continue
-            defined.add(value)
-            _check_name(value, names)
-    for value in graph.outputs:
-        if value not in defined:
-            raise VerificationError(f"graph output '{value.name}' is not produced")
+            defined.add(made)
+            _check_name(made, names)
+    for output in graph.outputs:
+        if output not in defined:
+            raise VerificationError(f"graph output '{output.name}' is not produced")
 
 
 def _check_name(value: ir.Value, names: set[str]) -> None:
