@@ -43,7 +43,9 @@ class Net:
         return self("Add", self("MatMul", x, self.weight(cin, cout, fan=cin)), self.const(np.zeros(cout, np.float32)))
 
     def norm(self, x, width):
-        return self("LayerNormalization", x, self.const(np.ones(width, np.float32)), self.const(np.zeros(width, np.float32)))
+        return self(
+            "LayerNormalization", x, self.const(np.ones(width, np.float32)), self.const(np.zeros(width, np.float32))
+        )
 
     def model(self, *outputs):
         outs = [helper.make_tensor_value_info(o, TensorProto.UNDEFINED, None) for o in outputs]
@@ -88,7 +90,11 @@ def encoder():
     n, d, heads, hd = Net(2), 96, 3, 32
     ids, mask = n.input("ids", ["n", "t"], TensorProto.INT64), n.input("mask", ["n", "t"], F)
     y = n.norm(n("Gather", n.weight(50, d, fan=1), ids), d)
-    bias = n("Mul", n("Sub", n.const(np.float32(1)), n("Unsqueeze", mask, n.const(np.array([1, 2])))), n.const(np.float32(-1e4)))
+    bias = n(
+        "Mul",
+        n("Sub", n.const(np.float32(1)), n("Unsqueeze", mask, n.const(np.array([1, 2])))),
+        n.const(np.float32(-1e4)),
+    )
     split = n.const(np.array([0, 0, heads, hd]))
     for _ in range(2):
         q, k, v = (n("Reshape", n.linear(y, d, d), split) for _ in range(3))

@@ -29,10 +29,16 @@ def node_model(op, inputs, n_outputs=1, *, domain="", constants=(), opset=26, **
             initializers.append(numpy_helper.from_array(np.asarray(a), f"x{i}"))
         else:
             dims = [f"d{i}_{k}" for k in range(np.asarray(a).ndim)]
-            ports.append(helper.make_tensor_value_info(f"x{i}", helper.np_dtype_to_tensor_dtype(np.asarray(a).dtype), dims))
+            ports.append(
+                helper.make_tensor_value_info(f"x{i}", helper.np_dtype_to_tensor_dtype(np.asarray(a).dtype), dims)
+            )
     outs = [helper.make_tensor_value_info(f"y{i}", TensorProto.UNDEFINED, None) for i in range(n_outputs)]
     graph = helper.make_graph([node], "g", ports, outs, initializers)
-    imports = [helper.make_opsetid("", opset), helper.make_opsetid("com.microsoft", 1), helper.make_opsetid("fastinfer", 1)]
+    imports = [
+        helper.make_opsetid("", opset),
+        helper.make_opsetid("com.microsoft", 1),
+        helper.make_opsetid("fastinfer", 1),
+    ]
     return helper.make_model(graph, opset_imports=imports, ir_version=11)
 
 

@@ -9,7 +9,7 @@ build=build-asan
 tests=("$@")
 if [ ${#tests[@]} = 0 ]; then
   # Tests that hand data to native code; those that mainly exercise torch's exporter or the peers gain nothing here.
-  mapfile -t tests < <(grep -lE '^# asan|_core|fastinfer\.native' tests/*.py tests/*/*.py 2>/dev/null || true)
+  tests=(tests/test_smoke.py tests/test_same_bits.py tests/engine tests/fuzz tests/ops)
 fi
 PATH="$PATH:$(dirname "$python")"
 cmake -S . -B $build -G Ninja -DFASTINFER_SANITIZE=ON -DCMAKE_BUILD_TYPE=RelWithDebInfo \

@@ -50,7 +50,9 @@ def compile(
         model, rebuild, names = imported.model, imported.rebuild, imported.input_names
     else:
         if example_inputs is not None or dynamic_shapes is not None:
-            raise ModelError("example_inputs and dynamic_shapes are for torch models; an ONNX model names its own inputs")
+            raise ModelError(
+                "example_inputs and dynamic_shapes are for torch models; an ONNX model names its own inputs"
+            )
         with _stage("reading the model"):
             model, rebuild, names = frontend.load(source), None, None
     with _stage("optimizing the model"):

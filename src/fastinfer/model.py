@@ -138,7 +138,9 @@ class Model:
         on ``inputs``; without inputs only the steps up to the first such place are listed.
         """
         example = inputs if inputs is not None else {s.name: s.zeros() for s in self.inputs}
-        return Explanation(self._executor.explain(self._arrays(example), inputs is not None), self.fallback_nodes, self._native.isa)
+        return Explanation(
+            self._executor.explain(self._arrays(example), inputs is not None), self.fallback_nodes, self._native.isa
+        )
 
     def profile(self, inputs: Mapping[str, Any], runs: int = 10) -> Profile:
         """Time every step over ``runs`` calls (after one warm-up). Times are in nanoseconds."""

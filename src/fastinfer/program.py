@@ -84,7 +84,9 @@ def _native(graph: Graph, tensors: dict[str, Any], fallback: Any, strict: bool) 
     def run_node(index: int, inputs: list) -> list:
         if not runner:
             if fallback is None:
-                raise ModelError(f"node '{nodes[index]['name']}' ({nodes[index]['op']}) has no native form and no fallback")
+                raise ModelError(
+                    f"node '{nodes[index]['name']}' ({nodes[index]['op']}) has no native form and no fallback"
+                )
             runner.append(fallback()(nodes))
         return runner[0](index, inputs, [o >= 0 for o in nodes[index]["outputs"]])
 
@@ -269,6 +271,8 @@ def _parse(data: np.ndarray) -> Program:
         for d in held["shape"]:
             count *= d
         if count * dtype.itemsize != raw.size:
-            raise ModelError(f"tensor '{name}' has {raw.size} bytes, {dtype}{held['shape']} needs {count * dtype.itemsize}")
+            raise ModelError(
+                f"tensor '{name}' has {raw.size} bytes, {dtype}{held['shape']} needs {count * dtype.itemsize}"
+            )
         held["dense"] = raw.view(dtype).reshape(held["shape"]) if count else np.zeros(held["shape"], dtype)
     return Program(_graph_from_json(meta["graph"]), tensors, dict(meta["notes"]))

@@ -57,5 +57,7 @@ class Profile:
         lines = [f"{len(steps)} steps, {total / 1e6:.3f} ms on {self.threads} threads"]
         for s in sorted(steps, key=lambda s: -s["ns"]):
             rate = f"{s['flops'] / s['ns']:8.1f} GFLOP/s" if s["flops"] else ""
-            lines.append(f"{s['ns'] / 1e3:10.1f} us {100 * s['ns'] / total:5.1f} %  {s['kernel']:<32} {s['label']}  {rate}")
+            lines.append(
+                f"{s['ns'] / 1e3:10.1f} us {100 * s['ns'] / total:5.1f} %  {s['kernel']:<32} {s['label']}  {rate}"
+            )
         return "\n".join(lines)

@@ -39,7 +39,9 @@ def test_bytes(name):
 
 def edit_attribute(rng, node):
     if not node.attribute:
-        node.attribute.append(helper.make_attribute(rng.choice(("axis", "strides", "pads", "group")), rng.choice((0, -7, 2**40))))
+        node.attribute.append(
+            helper.make_attribute(rng.choice(("axis", "strides", "pads", "group")), rng.choice((0, -7, 2**40)))
+        )
         return
     a = rng.choice(node.attribute)
     if a.type == onnx.AttributeProto.INT:
@@ -61,12 +63,18 @@ def edit(rng, graph):
         names = ["", "nowhere", *(o for n in graph.node for o in n.output), *(i.name for i in graph.initializer)]
         node.input[rng.randrange(len(node.input))] = rng.choice(names)
     elif kind == 2:
-        node.op_type = rng.choice(("Add", "Conv", "MatMul", "Reshape", "Gather", "Nope", "LSTM", "Softmax", "Resize", "TopK"))
+        node.op_type = rng.choice(
+            ("Add", "Conv", "MatMul", "Reshape", "Gather", "Nope", "LSTM", "Softmax", "Resize", "TopK")
+        )
     elif kind == 3 and graph.initializer:
         t = rng.choice(graph.initializer)
         shape = rng.choice([(), (0,), (1,), (3, 3), (2, 2, 2), (1, 1, 1, 1, 1)])
         dtype = rng.choice((np.float32, np.float64, np.int64, np.bool_, np.float16))
-        t.CopyFrom(numpy_helper.from_array((np.random.default_rng(rng.random().__hash__() % 1000).standard_normal(shape) * 9).astype(dtype), t.name))
+        t.CopyFrom(
+            numpy_helper.from_array(
+                (np.random.default_rng(rng.random().__hash__() % 1000).standard_normal(shape) * 9).astype(dtype), t.name
+            )
+        )
     elif kind == 4 and graph.initializer:
         t = rng.choice(graph.initializer)
         del t.dims[:]

@@ -56,7 +56,9 @@ def fused(q, k, v, mask=None, *, layouts=("BNSH",) * 4, want=None, isas=None, **
     names = dict(zip(("q_layout", "k_layout", "v_layout", "o_layout"), layouts, strict=True))
     attrs = {k: int(v) if isinstance(v, bool) else v for k, v in attrs.items()}
     inputs = given if mask is None else [*given, mask]
-    check_node("Attention", inputs, domain="fastinfer", expected=[want], rtol=2e-5, atol=2e-5, isas=isas, **names, **attrs)
+    check_node(
+        "Attention", inputs, domain="fastinfer", expected=[want], rtol=2e-5, atol=2e-5, isas=isas, **names, **attrs
+    )
 
 
 @pytest.mark.parametrize("case", EDGES, ids=str)

@@ -15,7 +15,12 @@ TYPES = {"float32": TensorProto.FLOAT, "int32": TensorProto.INT32, "uint16": Ten
 @pytest.mark.parametrize(("source", "target"), [("float32", "int32"), ("float16", "uint16"), ("uint64", "float64")])
 @pytest.mark.parametrize("shape", [(), (0, 3), (2, 5)], ids=str)
 def test_against_numpy(source, target, shape):
-    x = np.random.default_rng(0).integers(0, 255, (*shape, np.dtype(source).itemsize), np.uint8).view(source).reshape(shape)
+    x = (
+        np.random.default_rng(0)
+        .integers(0, 255, (*shape, np.dtype(source).itemsize), np.uint8)
+        .view(source)
+        .reshape(shape)
+    )
     check_node("BitCast", [x], expected=[x.view(target)], to=TYPES[target])
 
 

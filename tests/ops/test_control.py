@@ -101,7 +101,9 @@ def test_loop(trips, cond, limit):
 
 @pytest.mark.parametrize("left_out", ["m", "c", "mc"])
 def test_loop_without_trip_count_or_condition(left_out):
-    text = LOOP.replace("Loop (m, c, x)", f"Loop ({'' if 'm' in left_out else 'm'}, {'' if 'c' in left_out else 'c'}, x)")
+    text = LOOP.replace(
+        "Loop (m, c, x)", f"Loop ({'' if 'm' in left_out else 'm'}, {'' if 'c' in left_out else 'c'}, x)"
+    )
     x, w = np.arange(3, dtype=np.float32), np.arange(6, dtype=np.float32)
     feeds = {"m": np.array(3), "c": np.array(True), "limit": np.array(2), "x": x, "w": w}
     check(text, feeds, loop_reference(None if "m" in left_out else 3, True, 2, x, w))

@@ -100,7 +100,9 @@ def test_fused_channels_last(name, activation, after):
                **attrs)  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["pointwise", "winograd", "strided", "depthwise", "stem", "direct_small_map", "grouped"])
+@pytest.mark.parametrize(
+    "name", ["pointwise", "winograd", "strided", "depthwise", "stem", "direct_small_map", "grouped"]
+)
 def test_company_does_not_change_bits(name):
     _, c, size, o, k, attrs = CASES[name]
     x, w, b = tensors(np.random.default_rng(3), 7, c, size, o, k, attrs.get("group", 1))

@@ -30,19 +30,25 @@ def reference(x, epsilon):
     return [y.astype(np.float32), counts, s.astype(np.float32)]
 
 
-@pytest.mark.parametrize("batch,length,hidden", [(1, 1, 1), (2, 7, 33), (3, 16, 128), (2, 40, 384), (0, 3, 8), (2, 0, 8)])
+@pytest.mark.parametrize(
+    "batch,length,hidden", [(1, 1, 1), (2, 7, 33), (3, 16, 128), (2, 40, 384), (0, 3, 8), (2, 0, 8)]
+)
 @pytest.mark.parametrize("form", [{}, {"segments": False}, {"mask": False}, {"position_rows": 1}, {"position_rows": 2}])
 def test_embed_layer_norm(batch, length, hidden, form):
     if form.get("position_rows") == 2:
         form = {"position_rows": batch}
     x = operands(batch, length, hidden, **form)
     want = reference(x, 1e-5)
-    check_node("EmbedLayerNormalization", x, 3, expected=want, epsilon=1e-5, rtol=1e-4, atol=1e-4, constants=(2, 3, 5, 6), **MS)
+    check_node(
+        "EmbedLayerNormalization", x, 3, expected=want, epsilon=1e-5, rtol=1e-4, atol=1e-4, constants=(2, 3, 5, 6), **MS
+    )
     check_node("EmbedLayerNormalization", x, 1, expected=want[:1], epsilon=1e-5, rtol=1e-4, atol=1e-4, **MS)
 
 
 def test_embed_layer_norm_same_bits():
-    check_same_bits("EmbedLayerNormalization", operands(3, 5, 70), batch_inputs=(0, 1, 7), constants=(2, 3, 4, 5, 6), **MS)
+    check_same_bits(
+        "EmbedLayerNormalization", operands(3, 5, 70), batch_inputs=(0, 1, 7), constants=(2, 3, 4, 5, 6), **MS
+    )
 
 
 @pytest.mark.parametrize("which,value", [(0, 50), (0, -1), (1, 2), (8, 40), (8, -(2**31))])
@@ -56,4 +62,6 @@ def test_hostile_ids(which, value):
 def test_length_beyond_the_positions():
     x = operands(1, 41, 8)
     with pytest.raises(FastinferError, match="index is out of range"):
-        build(node_model("EmbedLayerNormalization", x, **MS)).run({f"x{i}": a for i, a in enumerate(x) if a is not None})
+        build(node_model("EmbedLayerNormalization", x, **MS)).run(
+            {f"x{i}": a for i, a in enumerate(x) if a is not None}
+        )

@@ -10,7 +10,9 @@ from fastinfer.errors import FastinferError
 
 
 @pytest.mark.parametrize("shape", [(), (0,), (3,), (2, 0, 4), (5, 7), (200, 300)])
-@pytest.mark.parametrize("value", [None, np.float32([2.5]), np.int64([-3]), np.array([True]), np.float16([1]), np.float64([7])])
+@pytest.mark.parametrize(
+    "value", [None, np.float32([2.5]), np.int64([-3]), np.array([True]), np.float16([1]), np.float64([7])]
+)
 def test_constant_of_shape(shape, value):
     attrs = {} if value is None else {"value": numpy_helper.from_array(value)}
     want = np.full(shape, 0 if value is None else value[0], np.float32 if value is None else value.dtype)
@@ -25,7 +27,9 @@ def test_constant_of_bad_shape(shape):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int16, np.int32, np.int64])
-@pytest.mark.parametrize("start,limit,delta", [(0, 10, 1), (3, -9, -2), (0, 10, 3), (5, 5, 1), (5, 1, 1), (-3, 3, 1), (0, 30000, 1)])
+@pytest.mark.parametrize(
+    "start,limit,delta", [(0, 10, 1), (3, -9, -2), (0, 10, 3), (5, 5, 1), (5, 1, 1), (-3, 3, 1), (0, 30000, 1)]
+)
 def test_range(start, limit, delta, dtype):
     check_node("Range", [dtype(start), dtype(limit), dtype(delta)], expected=[np.arange(start, limit, delta, dtype)])
 
@@ -34,7 +38,9 @@ def test_range_fractions_and_extremes():
     check_node("Range", [np.float32(0.5), np.float32(2.1), np.float32(0.3)],
                expected=[np.arange(0.5, 2.1, 0.3).astype(np.float32)])  # fmt: skip
     low, high = -(2**63), 2**63 - 1
-    check_node("Range", [np.int64(low), np.int64(high), np.int64(2**62)], expected=[np.array([low, low // 2, 0, 2**62])])
+    check_node(
+        "Range", [np.int64(low), np.int64(high), np.int64(2**62)], expected=[np.array([low, low // 2, 0, 2**62])]
+    )
 
 
 @pytest.mark.parametrize("start,limit,delta", [
@@ -49,7 +55,9 @@ def test_range_bad(start, limit, delta):
 
 
 @pytest.mark.parametrize("k", [0, 1, -2, 10, -10, 2**63 - 1, -(2**63)])
-@pytest.mark.parametrize("dtype", [None, TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.INT8, TensorProto.BOOL])
+@pytest.mark.parametrize(
+    "dtype", [None, TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.INT8, TensorProto.BOOL]
+)
 def test_eye_like(k, dtype):
     x = np.zeros((4, 6), np.int64)
     attrs = {} if dtype is None else {"dtype": dtype}
@@ -66,7 +74,9 @@ def test_one_hot(axis, index):
     indices = np.array([[0, 3, 5], [1, 2, 100]]).astype(index)
     values = np.array([-1, 2], [np.float32, np.int64][axis % 2])
     check_node("OneHot", [indices, np.array(5), values], axis=axis)
-    check_node("OneHot", [indices[0, 0], np.float32([4]), values], expected=[np.where(np.arange(4) == 0, values[1], values[0])])
+    check_node(
+        "OneHot", [indices[0, 0], np.float32([4]), values], expected=[np.where(np.arange(4) == 0, values[1], values[0])]
+    )
 
 
 def test_one_hot_outside_and_negative():

@@ -136,7 +136,13 @@ def test_fused_gemm():
 @pytest.mark.parametrize("dtype", [np.float64, np.int32, np.uint32, np.int64, np.uint64])
 def test_other_types(dtype):
     rng = np.random.default_rng(6)
-    for a_shape, b_shape in [((3, 4), (4, 5)), ((2, 1, 3, 4), (5, 4, 2)), ((4,), (4,)), ((2, 0, 4), (4, 3)), ((2, 0), (0, 3))]:
+    for a_shape, b_shape in [
+        ((3, 4), (4, 5)),
+        ((2, 1, 3, 4), (5, 4, 2)),
+        ((4,), (4,)),
+        ((2, 0, 4), (4, 3)),
+        ((2, 0), (0, 3)),
+    ]:
         a, b = rng.integers(0, 99, a_shape).astype(dtype), rng.integers(0, 99, b_shape).astype(dtype)
         check_node("MatMul", [a, b], expected=[np.matmul(a, b)])
     a, b, c = (rng.integers(0, 9, s).astype(dtype) for s in [(4, 3), (5, 4), (3, 1)])

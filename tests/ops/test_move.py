@@ -57,7 +57,9 @@ def test_transpose_large_is_shared_between_threads():
 @pytest.mark.parametrize("perm", [[0, 0], [0, 2], [0], [-1, 0]])
 def test_transpose_bad_perm(perm):
     with pytest.raises(FastinferError, match="perm"):
-        build(node_model("Transpose", [np.zeros((2, 3), np.float32)], perm=perm)).run({"x0": np.zeros((2, 3), np.float32)})
+        build(node_model("Transpose", [np.zeros((2, 3), np.float32)], perm=perm)).run(
+            {"x0": np.zeros((2, 3), np.float32)}
+        )
 
 
 @pytest.mark.parametrize("seed", range(30))
@@ -88,7 +90,9 @@ def test_split_random(seed):
     x = filled(rng, shape, DTYPES[seed % len(DTYPES)])
     cuts = np.sort(rng.integers(0, shape[axis] + 1, rng.integers(0, 4)))
     sizes = np.diff(np.concatenate([[0], cuts, [shape[axis]]])).astype(np.int64)
-    check_node("Split", [x, sizes], len(sizes), expected=np.split(x, cuts, axis), axis=axis, constants=(1,) * (seed % 2))
+    check_node(
+        "Split", [x, sizes], len(sizes), expected=np.split(x, cuts, axis), axis=axis, constants=(1,) * (seed % 2)
+    )
 
 
 @pytest.mark.parametrize("extent,n", [(6, 3), (7, 3), (7, 4), (5, 1), (9, 4)])

@@ -87,7 +87,9 @@ def test_attention_other_value_size_and_scale():
 def test_attention_same_bits(sequence):
     x, w, b = projection(sequence)
     mask = np.array([[1] * sequence, [1] * (sequence - 1) + [0]], np.int32)
-    check_same_bits("Attention", [x, w, b, mask], batch_inputs=(0, 3), domain="com.microsoft", num_heads=4, constants=(1, 2))
+    check_same_bits(
+        "Attention", [x, w, b, mask], batch_inputs=(0, 3), domain="com.microsoft", num_heads=4, constants=(1, 2)
+    )
 
 
 @pytest.mark.parametrize(

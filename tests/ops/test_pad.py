@@ -35,7 +35,12 @@ def test_pad_axes():
     value, pads, axes = np.float32(-1), np.array([1, 2, 0, 1]), np.array([2, -3])
     want = np.pad(x, [(2, 1), (0, 0), (1, 0)], constant_values=-1)
     check_node("Pad", [x, pads, value, axes], expected=[want])
-    check_node("Pad", [x, pads, None, axes.astype(np.int32)], expected=[np.pad(x, [(2, 1), (0, 0), (1, 0)], "edge")], mode="edge")
+    check_node(
+        "Pad",
+        [x, pads, None, axes.astype(np.int32)],
+        expected=[np.pad(x, [(2, 1), (0, 0), (1, 0)], "edge")],
+        mode="edge",
+    )
 
 
 def test_pad_convolution_sized():

@@ -138,7 +138,9 @@ def test_qgemm(trans_a, trans_b):
     attrs = dict(domain="com.microsoft", transA=trans_a, transB=trans_b, alpha=0.5)
     scale = sa * sb / np.float32(1) * np.float32(0.5)
     for constants in [(), (3,)]:
-        check_node("QGemm", x, expected=[(sums * scale.astype(np.float64)).astype(np.float32)], constants=constants, **attrs)
+        check_node(
+            "QGemm", x, expected=[(sums * scale.astype(np.float64)).astype(np.float32)], constants=constants, **attrs
+        )
         sy, zy = np.float32(1.5), np.uint8(120)
         scaled = sums.astype(np.float32) * ((sa * sb) / sy * np.float32(0.5))
         want = saturate(np.rint(scaled) + 120, np.uint8)

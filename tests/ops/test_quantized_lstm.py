@@ -93,7 +93,9 @@ def test_states_and_peepholes():
     t["h0"], t["c0"] = rng.standard_normal((2, 2, 2, 24), dtype=np.float32)
     t["p"] = rng.standard_normal((2, 72), dtype=np.float32)
     t["b"] = None
-    want = oracle(t["x"], t["w"], t["r"], None, t["h0"], t["c0"], t["p"], t["ws"], t["wz"], t["rs"], t["rz"], "bidirectional")
+    want = oracle(
+        t["x"], t["w"], t["r"], None, t["h0"], t["c0"], t["p"], t["ws"], t["wz"], t["rs"], t["rz"], "bidirectional"
+    )
     check(t, want, 2, "bidirectional", tolerance=TOLERANCE)
 
 

@@ -72,14 +72,14 @@ def oracle(op, x, w, r, b=None, lens=None, h0=None, c0=None, p=None, *, directio
     return [o.astype(np.float32) for o in outs]
 
 
-def tensors(op, T, B, I, H, D, seed=0):
+def tensors(op, T, B, F, H, D, seed=0):
     rng = np.random.default_rng(seed)
     G = GATES[op]
 
     def mk(*s):
         return (rng.standard_normal(s) * 0.4).astype(np.float32)
 
-    return {"x": mk(T, B, I), "w": mk(D, G * H, I), "r": mk(D, G * H, H), "b": mk(D, 2 * G * H),
+    return {"x": mk(T, B, F), "w": mk(D, G * H, F), "r": mk(D, G * H, H), "b": mk(D, 2 * G * H),
             "lens": rng.integers(1, T + 1, B).astype(np.int32), "h0": mk(D, B, H), "c0": mk(D, B, H), "p": mk(D, 3 * H)}  # fmt: skip
 
 
@@ -103,13 +103,15 @@ SIZES = [(1, 1, 1, 1), (5, 3, 7, 20), (4, 2, 33, 48), (3, 9, 16, 16)]
 @pytest.mark.parametrize("op", GATES)
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_plain(op, size, direction):
-    T, B, I, H = size
+    T, B, F, H = size
     D = 2 if direction == "bidirectional" else 1
-    check(op, tensors(op, T, B, I, H, D), {"b"}, direction=direction)
+    check(op, tensors(op, T, B, F, H, D), {"b"}, direction=direction)
 
 
 @pytest.mark.parametrize("constant", [True, False])
-@pytest.mark.parametrize("use", [{"b", "h0", "c0"}, {"b", "lens"}, {"lens", "h0", "c0", "p"}, {"p", "b"}, set()], ids=str)
+@pytest.mark.parametrize(
+    "use", [{"b", "h0", "c0"}, {"b", "lens"}, {"lens", "h0", "c0", "p"}, {"p", "b"}, set()], ids=str
+)
 @pytest.mark.parametrize("op", GATES)
 def test_optional_inputs(op, use, constant):
     t = tensors(op, 6, 4, 10, 18, 2)

@@ -8,7 +8,19 @@ from support import build, check_node, node_model
 
 from fastinfer.errors import FastinferError
 
-DTYPES = [np.float32, np.float64, np.float16, np.int8, np.uint8, np.int16, np.uint16, np.int32, np.uint32, np.int64, np.uint64]
+DTYPES = [
+    np.float32,
+    np.float64,
+    np.float16,
+    np.int8,
+    np.uint8,
+    np.int16,
+    np.uint16,
+    np.int32,
+    np.uint32,
+    np.int64,
+    np.uint64,
+]
 
 
 @pytest.mark.parametrize("largest", [0, 1])
@@ -105,7 +117,9 @@ def test_unique(seed, in_order):
 
 def test_unique_of_nothing_and_nan():
     check_node("Unique", [np.zeros(0, np.float32)], 4, expected=[np.zeros(0, np.float32)] + [np.zeros(0, np.int64)] * 3)
-    check_node("Unique", [np.array([np.nan, 1, np.nan, 0], np.float32)], expected=[np.array([0, 1, np.nan], np.float32)])
+    check_node(
+        "Unique", [np.array([np.nan, 1, np.nan, 0], np.float32)], expected=[np.array([0, 1, np.nan], np.float32)]
+    )
 
 
 @pytest.mark.parametrize("center", [0, 1])
@@ -129,7 +143,9 @@ def test_nms_defaults_and_emptiness():
     check_node("NonMaxSuppression", [boxes, scores[:, :1], np.array(9)], expected=[want])
 
 
-@pytest.mark.parametrize("boxes,scores", [((1, 4, 3), (1, 1, 4)), ((1, 4, 4), (1, 1, 5)), ((2, 4, 4), (1, 1, 4)), ((4, 4), (1, 4))])
+@pytest.mark.parametrize(
+    "boxes,scores", [((1, 4, 3), (1, 1, 4)), ((1, 4, 4), (1, 1, 5)), ((2, 4, 4), (1, 1, 4)), ((4, 4), (1, 4))]
+)
 def test_nms_bad_shapes(boxes, scores):
     feeds = {"x0": np.zeros(boxes, np.float32), "x1": np.zeros(scores, np.float32), "x2": np.array([3])}
     with pytest.raises(FastinferError, match="boxes are"):

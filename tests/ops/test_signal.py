@@ -8,7 +8,11 @@ from support import build, check_node, node_model
 
 from fastinfer.errors import FastinferError
 
-COEFFICIENTS = {"HannWindow": (0.5, 0.5, 0), "HammingWindow": (25 / 46, 21 / 46, 0), "BlackmanWindow": (0.42, 0.5, 0.08)}
+COEFFICIENTS = {
+    "HannWindow": (0.5, 0.5, 0),
+    "HammingWindow": (25 / 46, 21 / 46, 0),
+    "BlackmanWindow": (0.42, 0.5, 0.08),
+}
 
 
 @pytest.mark.parametrize("op", list(COEFFICIENTS))
@@ -27,7 +31,9 @@ def test_window_bad_size():
         build(node_model("HannWindow", [np.array(-1)])).run({"x0": np.array(-1)})
 
 
-@pytest.mark.parametrize("bins,length,rate,low,high", [(8, 16, 8192, 0, 4096), (40, 400, 16000, 20, 8000), (80, 512, 16000, 0, 8000)])
+@pytest.mark.parametrize(
+    "bins,length,rate,low,high", [(8, 16, 8192, 0, 4096), (40, 400, 16000, 20, 8000), (80, 512, 16000, 0, 8000)]
+)
 def test_mel_weight_matrix(bins, length, rate, low, high):
     inputs = [np.array(bins), np.array(length), np.array(rate), np.float32(low), np.float32(high)]
     check_node("MelWeightMatrix", inputs)
@@ -36,7 +42,13 @@ def test_mel_weight_matrix(bins, length, rate, low, high):
 @pytest.mark.parametrize("bins,length,rate,low,high", [(8, 16, 0, 0, 4096), (-1, 16, 8192, 0, 4096), (8, 2**40, 8192, 0, 4096),
                                                        (8, 16, 8192, 4096, 0), (8, 16, 8192, 0, np.nan), (8, 16, 8192, 0, 8192)])  # fmt: skip
 def test_mel_weight_matrix_bad(bins, length, rate, low, high):
-    feeds = {"x0": np.array(bins), "x1": np.array(length), "x2": np.array(rate), "x3": np.float32(low), "x4": np.float32(high)}
+    feeds = {
+        "x0": np.array(bins),
+        "x1": np.array(length),
+        "x2": np.array(rate),
+        "x3": np.float32(low),
+        "x4": np.float32(high),
+    }
     with pytest.raises(FastinferError, match="under_test"):
         build(node_model("MelWeightMatrix", list(feeds.values()))).run(feeds)
 

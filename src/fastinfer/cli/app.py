@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from typing import Any
 
 import typer
 
@@ -24,7 +25,7 @@ OK, BUG, USAGE, MODEL, UNSUPPORTED, INPUT, DIFFER, INTERRUPTED = 0, 1, 2, 3, 4, 
 EXIT_CODES = [(UnsupportedError, UNSUPPORTED), (ModelError, MODEL), (InputError, INPUT), (Differ, DIFFER)]
 
 # typer brings its own copy of click in newer versions; this is the class in either.
-UsageError = typer.BadParameter.__bases__[0]
+UsageError: Any = typer.BadParameter.__bases__[0]
 
 app = typer.Typer(
     name="fastinfer",
