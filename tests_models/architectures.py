@@ -91,6 +91,7 @@ def _enliven(model: torch.nn.Module, inputs: dict[str, Any]) -> None:
             if parameter.ndim > 1:
                 parameter.normal_(0, (2 / parameter[0].numel()) ** 0.5)
         for norm in norms:
+            norm.weight.uniform_(0.5, 1.5)
             norm.train()
             norm.momentum = None
         model(**inputs)
