@@ -289,7 +289,9 @@ class Conv final : public Op {
       ctx.step("depthwise_pack_f32", depthwise_pack_step, DepthwisePack{s.channels, s.g.taps()}, {ctx.in(1), w});
     }
     const DepthwiseKernel& kernel = depthwise_f32(ctx.isa(), s);
-    ctx.step(kernel.name, kernel.run, s, {x, w, p.bias, p.residual, p.y}, ctx.parts_for(cost_of(s)), 2 * p.macs());
+    const int parts = ctx.parts_for(cost_of(s));
+    const Operand zeros = ctx.scratch(static_cast<size_t>(depthwise_scratch_floats(s) * parts) * 4);
+    ctx.step(kernel.name, kernel.run, s, {x, w, p.bias, p.residual, p.y, zeros}, parts, 2 * p.macs());
   }
 
   WindowAttributes attributes_;

@@ -24,9 +24,11 @@ struct DepthwiseKernel {
   const char* name;
   Isa isa;
   int kw, sw;
-  // params: DepthwiseF32. args: X, W [taps, C], bias [C] or null, residual (as Y) or null, Y.
+  // params: DepthwiseF32. args: X, W [taps, C], bias [C] or null, residual (as Y) or null, Y, scratch of
+  // depthwise_scratch_floats per part (a line of zeros; whole pairs of cache lines).
   StepFn run;
 };
+static inline int64_t depthwise_scratch_floats(const DepthwiseF32& p) { return (p.channels + 31) / 32 * 32; }
 const DepthwiseKernel& depthwise_f32(Isa, const DepthwiseF32&);
 // In the units of PlanContext::parts_for.
 double cost_of(const DepthwiseF32&);

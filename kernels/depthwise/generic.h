@@ -39,40 +39,48 @@ FI_INLINE void depthwise_activate(const Epilogue& e, const float* residual, floa
 }
 
 constexpr int kDepthwiseRows = 7;
+constexpr int64_t kDepthwiseL1 = 8192;  // floats
 
-// P pixels from `pixel` on. columns[r][j]: column j of the input under kernel row r, or null outside the image (only
-// with kEdge).
-template <int KW, int SW, int P, bool kEdge>
-static void depthwise_tile(const DepthwiseF32& p, const DepthwiseArgs& a,
-                           const float* const (*columns)[(P - 1) * SW + KW], const int64_t* taps, int rows,
-                           int64_t pixel) {
+// n channels from c on of P pixels. columns[r][j]: column j of the input under kernel row r, or a line of zeros.
+template <int KW, int SW, int P>
+FI_INLINE void depthwise_vector(const DepthwiseF32& p, const DepthwiseArgs& a,
+                                const float* const (*columns)[(P - 1) * SW + KW], const int64_t* taps, int rows,
+                                float* y, const float* residual, int64_t c, int n) {
   constexpr int kColumns = (P - 1) * SW + KW;
   const int64_t channels = p.channels;
-  float* y = a.y + pixel * channels;
-  const float* residual = a.residual ? a.residual + pixel * channels : nullptr;
-  for (int64_t c = 0; c < channels; c += VF::W) {
-    const int n = channels - c < VF::W ? static_cast<int>(channels - c) : VF::W;
-    VF acc[P];
-    FI_UNROLL for (int i = 0; i < P; ++i) acc[i] = zero();
-    for (int r = 0; r < rows; ++r) {
-      const float* w = a.w + taps[r] * channels + c;
-      VF x[kColumns];
-      FI_UNROLL for (int j = 0; j < kColumns; ++j) {
-        const float* from = columns[r][j];
-        x[j] = kEdge && !from ? zero() : load_some(from + c, n);
-      }
-      FI_UNROLL for (int k = 0; k < KW; ++k) {
-        const VF wk = load_some(w + k * channels, n);
-        FI_UNROLL for (int i = 0; i < P; ++i) acc[i] = fma(x[i * SW + k], wk, acc[i]);
-      }
-    }
-    const VF bias = a.bias ? load_some(a.bias + c, n) : zero();
-    FI_UNROLL for (int i = 0; i < P; ++i) {
-      const float* r = residual ? residual + i * channels + c : nullptr;
-      store_some(y + i * channels + c, depthwise_finish(p.epilogue, acc[i] + bias, r, n), n);
+  VF acc[P];
+  FI_UNROLL for (int i = 0; i < P; ++i) acc[i] = zero();
+  for (int r = 0; r < rows; ++r) {
+    const float* w = a.w + taps[r] * channels + c;
+    VF x[kColumns];
+    FI_UNROLL for (int j = 0; j < kColumns; ++j) x[j] = load_some(columns[r][j] + c, n);
+    FI_UNROLL for (int k = 0; k < KW; ++k) {
+      const VF wk = load_some(w + k * channels, n);
+      FI_UNROLL for (int i = 0; i < P; ++i) acc[i] = fma(x[i * SW + k], wk, acc[i]);
     }
   }
-  depthwise_activate(p.epilogue, residual, y, P * channels);
+  const VF bias = a.bias ? load_some(a.bias + c, n) : zero();
+  FI_UNROLL for (int i = 0; i < P; ++i) {
+    const float* r = residual ? residual + i * channels + c : nullptr;
+    store_some(y + i * channels + c, depthwise_finish(p.epilogue, acc[i] + bias, r, n), n);
+  }
+}
+
+// P pixels from `pixel` on.
+template <int KW, int SW, int P>
+static void depthwise_tile(const DepthwiseF32& p, const DepthwiseArgs& a,
+                           const float* const (*columns)[(P - 1) * SW + KW], const int64_t* taps, int rows,
+                           int64_t pixel, int64_t c, int64_t end) {
+  float* y = a.y + pixel * p.channels;
+  const float* residual = a.residual ? a.residual + pixel * p.channels : nullptr;
+  const int64_t first = c;
+  for (; c + VF::W <= end; c += VF::W) depthwise_vector<KW, SW, P>(p, a, columns, taps, rows, y, residual, c, VF::W);
+  if (c < end) depthwise_vector<KW, SW, P>(p, a, columns, taps, rows, y, residual, c, static_cast<int>(end - c));
+  if (is_clamp(p.epilogue.activation)) return;
+  for (int i = 0; i < P; ++i) {
+    const int64_t at = i * p.channels + first;
+    depthwise_activate(p.epilogue, residual ? residual + at : nullptr, y + at, end - first);
+  }
 }
 
 // An output row: which kernel rows see the image, and where.
@@ -100,7 +108,8 @@ FI_INLINE DepthwiseRow depthwise_row(const DepthwiseF32& p, const float* x, int6
 
 // As many tiles of P pixels as fit into [ow, out); returns the first pixel that is left.
 template <int KW, int SW, int P>
-FI_INLINE int64_t depthwise_tiles(const DepthwiseF32& p, const DepthwiseArgs& a, const DepthwiseRow& row, int64_t ow) {
+FI_INLINE int64_t depthwise_tiles(const DepthwiseF32& p, const DepthwiseArgs& a, const DepthwiseRow& row,
+                                  const float* zeros, int64_t ow, int64_t c0, int64_t c1) {
   constexpr int kColumns = (P - 1) * SW + KW;
   const Geometry& g = p.g;
   for (; ow + P <= g.out[2]; ow += P) {
@@ -108,13 +117,19 @@ FI_INLINE int64_t depthwise_tiles(const DepthwiseF32& p, const DepthwiseArgs& a,
     const int64_t iw = ow * SW - g.pad[2];
     for (int r = 0; r < row.rows; ++r)
       for (int j = 0; j < kColumns; ++j)
-        columns[r][j] = iw + j >= 0 && iw + j < g.in[2] ? row.line[r] + (iw + j) * p.channels : nullptr;
-    if (iw >= 0 && iw + kColumns <= g.in[2])
-      depthwise_tile<KW, SW, P, false>(p, a, columns, row.taps, row.rows, row.first_pixel + ow);
-    else
-      depthwise_tile<KW, SW, P, true>(p, a, columns, row.taps, row.rows, row.first_pixel + ow);
+        columns[r][j] = iw + j >= 0 && iw + j < g.in[2] ? row.line[r] + (iw + j) * p.channels : zeros;
+    depthwise_tile<KW, SW, P>(p, a, columns, row.taps, row.rows, row.first_pixel + ow, c0, c1);
   }
   return ow;
+}
+
+// Channels whose input rows of one output row, and its output, stay in L1 until the next output row: each input line
+// comes from L2 once and not once per kernel row. 16.4 against 18.7 us at 14x14x576; but with less than four lines per
+// pixel it loses a quarter, so wide rows take all channels.
+FI_INLINE int64_t depthwise_block(const DepthwiseF32& p) {
+  const int64_t pixels = (p.g.kernel[0] * p.g.kernel[1] + p.g.stride[1]) * p.g.in[2] + p.g.out[2];
+  const int64_t floats = kDepthwiseL1 / (pixels > 0 ? pixels : 1) / VF::W * VF::W;
+  return floats < 64 ? p.channels : floats;
 }
 
 template <int KW, int SW, int P>
@@ -122,12 +137,18 @@ FI_INLINE Status depthwise_fixed(const void* params, void* const* args, int part
   const auto& p = *static_cast<const DepthwiseF32*>(params);
   const DepthwiseArgs a = depthwise_args(args);
   const auto [begin, end] = part_of(p.batch * p.g.out[0] * p.g.out[1], part, parts);
-  for (int64_t r = begin; r < end; ++r) {
-    const DepthwiseRow row = depthwise_row(p, a.x, r);
-    int64_t ow = depthwise_tiles<KW, SW, P>(p, a, row, 0);
-    if constexpr (P > 4) ow = depthwise_tiles<KW, SW, 4>(p, a, row, ow);
-    ow = depthwise_tiles<KW, SW, 2>(p, a, row, ow);
-    depthwise_tiles<KW, SW, 1>(p, a, row, ow);
+  float* zeros = static_cast<float*>(args[5]) + depthwise_scratch_floats(p) * part;
+  std::memset(zeros, 0, static_cast<size_t>(p.channels) * sizeof(float));
+  const int64_t block = depthwise_block(p);
+  for (int64_t c0 = 0; c0 < p.channels; c0 += block) {
+    const int64_t c1 = c0 + block < p.channels ? c0 + block : p.channels;
+    for (int64_t r = begin; r < end; ++r) {
+      const DepthwiseRow row = depthwise_row(p, a.x, r);
+      int64_t ow = depthwise_tiles<KW, SW, P>(p, a, row, zeros, 0, c0, c1);
+      if constexpr (P > 4) ow = depthwise_tiles<KW, SW, 4>(p, a, row, zeros, ow, c0, c1);
+      ow = depthwise_tiles<KW, SW, 2>(p, a, row, zeros, ow, c0, c1);
+      depthwise_tiles<KW, SW, 1>(p, a, row, zeros, ow, c0, c1);
+    }
   }
   return Status::ok;
 }
