@@ -131,3 +131,22 @@ def test_batch_and_heads_merged() -> None:
 def test_other_computations_stay(body: str) -> None:
     model, inputs = _model(body)
     assert check(model, fuse_attention, inputs)["fastinfer.Attention"] == 0
+
+
+def test_a_mask_with_merged_heads_is_left_alone() -> None:
+    """DeBERTa adds its relative positions to (B·N, S, T), before the split: they would not fit (B, N, S, T)."""
+    inputs = {
+        "q": random(B * N, S, H),
+        "k": random(B * N, H, T, seed=1),
+        "v": random(B * N, T, H, seed=2),
+        "relative": random(B * N, S, T, seed=3),
+    }
+    ports = ", ".join(
+        f"float[{','.join('R' if i == 0 else str(d) for i, d in enumerate(v.shape))}] {k}" for k, v in inputs.items()
+    )
+    constants = {"split": np.array([-1, N, S, T]), "merge": np.array([-1, S, T])}
+    declared = "".join(f", int64[{len(v)}] {k}" for k, v in constants.items())
+    body = """s = MatMul(q, k) a = Add(s, relative) four = Reshape(a, split) p = Softmax(four) three = Reshape(p, merge)
+        y = MatMul(three, v)"""
+    model = parse(f"g ({ports}{declared}) => (float[O1,O2,O3] y) {{ {body} }}", **constants)
+    assert check(model, fuse_attention, inputs)["fastinfer.Attention"] == 0

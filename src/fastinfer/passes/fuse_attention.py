@@ -32,6 +32,7 @@ class Scores:
     added: list[ir.Value] = field(default_factory=list)
     filled: list[tuple[ir.Value, bool, float]] = field(default_factory=list)  # condition, value where true?, fill
     softcap: float = 0.0
+    merged: bool = False  # behind a Reshape (B·N, S, T) → (B, N, S, T), where masks have merged heads too
     zero_empty: bool = False  # a NaN guard: rows without an open key give 0
 
 
@@ -92,13 +93,13 @@ def _scores(s: Shapes, value: ir.Value | None) -> Scores:
             value, found.scale = scaled[0], found.scale * scaled[1]
         elif node.op_type == "Add" and found.scale == 1.0 and not found.softcap:
             side = _towards_product(node.inputs[0], node.inputs[1])
-            if side is None:
+            if side is None or not _unmerged(s, found, node.inputs[1 - side]):
                 return found
             found.added.append(node.inputs[1 - side])  # type: ignore[arg-type]
             value = node.inputs[side]
         elif node.op_type == "Where" and found.scale == 1.0 and not found.softcap:
             step = _filled(node)
-            if step is None:
+            if step is None or not _unmerged(s, found, step[1][0]):
                 return found
             found.filled.append(step[1])
             value = step[0]
@@ -107,10 +108,16 @@ def _scores(s: Shapes, value: ir.Value | None) -> Scores:
                 return found
             value = clamped[0]
         elif node.op_type == "Reshape" and _splits_leading(s, node):
-            value = node.inputs[0]
+            value, found.merged = node.inputs[0], True
         else:
             return found
     return found
+
+
+def _unmerged(s: Shapes, found: Scores, mask: ir.Value | None) -> bool:
+    """Whether a mask means the same before and after the split of (B·N): it has no such axis, or one of extent 1."""
+    dims = None if mask is None else s.dims(mask)
+    return not found.merged or (dims is not None and (len(dims) < 3 or D.is_one(dims[-3])))
 
 
 def _softcap(found: Scores, value: ir.Value) -> ir.Value | None:
