@@ -25,7 +25,9 @@ def _rule(s: Shapes, node: ir.Node) -> bool:
         return False
     if any(o.name and (o.uses() or o.is_graph_output()) for o in node.outputs[1:]):
         return False
-    if P.attr(node, "qk_matmul_output_mode", 0) or not all(P.is_float(v) for v in node.inputs[:3]):
+    # Whatever else a newer opset adds (windows, ...) would be lost: only what _replace carries over is taken.
+    unknown = {k for k, a in node.attributes.items() if k not in _CARRIED and a.value != _NEUTRAL.get(k)}
+    if unknown or not all(P.is_float(v) for v in node.inputs[:3]):
         return False
     heads = (P.attr(node, "q_num_heads"), P.attr(node, "kv_num_heads"), P.attr(node, "kv_num_heads"))
     views = [_bsnh_dims(s, v, n) for v, n in zip(node.inputs[:3], heads)]
@@ -39,6 +41,10 @@ def _rule(s: Shapes, node: ir.Node) -> bool:
     if causal and q[1] != k[1]:  # the standard aligns rows and keys at the start, ours at the end
         return False
     return _replace(s, node, (q, k, v), causal)
+
+
+_CARRIED = {"q_num_heads", "kv_num_heads", "is_causal", "scale", "softcap"}
+_NEUTRAL = {"qk_matmul_output_mode": 0, "softmax_precision": 1, "left_window_size": -1, "right_window_size": -1}
 
 
 def _bsnh_dims(s: Shapes, value: ir.Value | None, heads: int | None) -> Dims | None:
@@ -76,9 +82,10 @@ def _replace(s: Shapes, node: ir.Node, views: tuple[Dims, Dims, Dims], causal: i
             _describe(s, value, dims)
         inputs.append(value)
     q, _, v = views
+    scale = P.attr(node, "scale")
     attributes = {
         **{f"{x}_layout": layout for x in "qkvo"},
-        "scale": float(P.attr(node, "scale") or 1 / math.sqrt(q[3])),  # type: ignore[arg-type]
+        "scale": 1 / math.sqrt(q[3]) if scale is None else float(scale),  # type: ignore[arg-type]
         "causal": causal or None,
         "softcap": P.attr(node, "softcap", 0.0) or None,
         "zero_empty": 1,
