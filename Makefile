@@ -34,7 +34,7 @@ test:  ## sets up .venv with torch and the peers, builds, runs the tests
 	$(VPY) -m pytest -q
 
 check:  ## ruff, clang-format, mypy, layering
-	@$(BOOT) lint
+	@$(BOOT) lint,cli
 	$(VPY) -m ruff check .
 	$(VPY) -m ruff format --check .
 	$(VENV)/bin/clang-format --dry-run -Werror $$(git ls-files '*.cc' '*.h')
