@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import numpy as np
-import onnx
 import onnx_ir as ir
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
@@ -94,7 +93,3 @@ def check_same_bits(op, inputs, *, batch_inputs=(0,), n_outputs=1, domain="", co
         for label, outputs in run_everywhere(model, alone, isas=isas):
             for got, whole in zip(outputs, together[label], strict=True):
                 np.testing.assert_array_equal(got, whole[r : r + 1], err_msg=f"{op} [{label}]: row {r} alone")
-
-
-def onnx_check(model: onnx.ModelProto) -> None:
-    onnx.checker.check_model(model)

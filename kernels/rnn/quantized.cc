@@ -119,7 +119,6 @@ class Direction {
     const int64_t at = b * width_ + i * kUnits;
     RnnSlice s{};
     s.rows = 1;
-    s.units = std::min<int64_t>(kUnits, p_.hidden - i * kUnits);
     s.x = &gates;
     s.recurrent = recurrent + i * rnn_gates(p_.kind) * kUnits;
     for (int p = 0; p < 3; ++p) s.peephole[p] = w_.peephole ? w_.peephole + p * width_ + i * kUnits : nullptr;

@@ -141,7 +141,6 @@ class Recurrence {
       x_rows_[r] = x_ + (t * q_.x_step + (begin + r) * q_.x_batch) * columns_ + i * columns;
     RnnSlice s{};
     s.rows = n;
-    s.units = std::min<int64_t>(kUnits, q_.hidden - i * kUnits);
     s.x = x_rows_;
     s.recurrent = block_;
     s.reset_bias = reset_bias_ ? reset_bias_ + i * kUnits : nullptr;

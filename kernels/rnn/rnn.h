@@ -51,7 +51,7 @@ struct RnnProblem {
 
 // One slice of one time step for `rows` rows. Gate blocks are [row][gate][kUnits].
 struct RnnSlice {
-  int64_t rows, units;       // units < kUnits in the last slice
+  int64_t rows;
   const float* const* x;     // per row: the input's gates of this slice
   const float* recurrent;    // [row][gates][kUnits]
   const float* reset_bias;   // [kUnits]: GRU's recurrent bias of h~ under linear_before_reset, or null

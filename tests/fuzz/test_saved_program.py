@@ -2,7 +2,7 @@
 """A saved program that was tampered with gives an exception or an answer, never a crash.
 
 Three kinds of damage: bytes flipped anywhere, the file cut short, and the JSON of the program edited (the nastiest: all
-checks of the container pass). FASTINFER_FUZZ_ROUNDS is not an option of the library, only of this test."""
+checks of the container pass). FUZZ_ROUNDS in the environment asks for more rounds."""
 
 import json
 import os
