@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import struct
 import wave
 from collections.abc import Callable
@@ -183,7 +182,3 @@ def transcribe(sound: np.ndarray, encode: Callable, decode: Callable, limit: int
     from tokenizers import Tokenizer
 
     return Tokenizer.from_file(str(_folder(1) / "tokenizer.json")).decode(ids, skip_special_tokens=True).strip()
-
-
-def suppressed() -> list[int]:
-    return json.loads((_folder(1) / "config.json").read_text())["suppress_ids_begin"]

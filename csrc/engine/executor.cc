@@ -71,6 +71,7 @@ struct Executor::Frame {
   std::vector<void*> args;
   Profile* profile = nullptr;
   int depth = 0;
+  int visit = 0;  // the segment at hand, in profile->visits
 
   void place(int base, Tensor t) {
     bases[base] = static_cast<char*>(t.data);
@@ -187,7 +188,8 @@ void Executor::execute(const Segment& segment, Frame& frame) const {
                                           : run_parts(step.fn, params, frame.args.data(), step.parts, threads_);
     if (frame.profile)
       frame.profile->steps.push_back({step.node, step.kernel, start, now_ns() - start, step.flops, frame.depth,
-                                      step.node >= 0 ? program_->label(step.node) : std::string()});
+                                      step.node >= 0 ? program_->label(step.node) : std::string(), frame.visit,
+                                      static_cast<int>(&step - segment.steps.data())});
     if (status != Status::ok) [[unlikely]]
       throw InputError(program_->label(step.node) + ": " + describe(status));
   }
@@ -222,7 +224,7 @@ std::vector<Tensor> Executor::run_pivot(const Segment& segment, Frame& frame) {
   }
   if (frame.profile)
     frame.profile->steps.push_back({segment.pivot, segment.by_fallback ? "reference" : "eager", start, now_ns() - start,
-                                    0, frame.depth, program_->label(segment.pivot)});
+                                    0, frame.depth, program_->label(segment.pivot), frame.visit, -1});
   results.resize(node.outputs.size());
   for (size_t i = 0; i < results.size(); ++i)
     check(node.outputs[i] < 0 || static_cast<bool>(results[i]), program_->label(segment.pivot), ": output ", i,
@@ -273,7 +275,10 @@ std::vector<Tensor> Executor::run(const std::vector<Tensor>& inputs, Profile* pr
   frame.tensors.resize(inputs.size() + 1);
   for (size_t i = 0; i < inputs.size(); ++i) frame.place(static_cast<int>(i) + 1, inputs[i]);
   for (;;) {
-    if (profile) profile->visits.push_back({program_, segment, depth});
+    if (profile) {
+      frame.visit = static_cast<int>(profile->visits.size());
+      profile->visits.push_back({program_, segment, depth});
+    }
     enter(*segment, frame);
     execute(*segment, frame);
     if (segment->end == SegmentEnd::finished) break;

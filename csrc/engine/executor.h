@@ -17,6 +17,7 @@ struct StepTime {
   double flops;
   int depth;          // 0: the model itself, 1: a subprogram it runs, ...
   std::string label;  // node name and operator
+  int visit, step;    // of Profile::visits; of its segment's steps, -1 for the operator that ends it
 };
 // What a run did: the time of every step, and the segments it walked (for explain()).
 struct Profile {

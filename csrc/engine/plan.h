@@ -79,7 +79,7 @@ struct Segment {
   int pivot = -1;                             // node: the eager one, or the one that needs a value
   bool by_fallback = false;                   // the pivot runs through the reference fallback
   int needed = -1;                            // the value it needs
-  std::vector<ValueState> state;              // for planning what follows; empty in a finished segment
+  std::vector<ValueState> state;              // at the end: for planning what follows, for explain()
   std::vector<std::shared_ptr<void>> memory;  // what known pointers and params point into
   std::vector<std::pair<int, std::string>> refusals;
   std::vector<int> owned;           // bases whose tensor can be handed to the caller (buffers, eager results)

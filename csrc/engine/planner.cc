@@ -39,6 +39,7 @@ class Planner final : public PlanContext {
     }
     finish();
     segment_.arena_bytes = arena_.bytes();
+    segment_.state = std::move(values);
   }
 
   // ------------------------------------------------------------------------------------------------ PlanContext

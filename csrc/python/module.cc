@@ -3,6 +3,7 @@
 #include <pybind11/stl.h>
 
 #include "csrc/base/cpu.h"
+#include "csrc/engine/describe.h"
 #include "csrc/engine/executor.h"
 #include "csrc/python/arrays.h"
 #include "kernels/peak/peak.h"
@@ -134,17 +135,38 @@ py::list held_constants(const Program& p) {
   return out;
 }
 
+// Of step `index` of a visited segment, -1: of the operator that ends it.
+void add_facts(py::dict& d, const Program& p, const Profile& profile, size_t visit, int index) {
+  const Segment& s = *profile.visits[visit].segment;
+  StepFacts f;
+  if (index >= 0) {
+    f = facts_of(p, s, static_cast<size_t>(index));
+  } else {
+    const Segment* next = nullptr;
+    for (size_t i = visit + 1; i < profile.visits.size() && !next; ++i)
+      if (profile.visits[i].segment->parent.get() == &s) next = profile.visits[i].segment.get();
+    f = facts_of_pivot(p, s, next);
+  }
+  const bool known = f.out.dtype != DType::none;
+  d["shape"] = known ? py::cast(std::vector<int64_t>(f.out.shape.begin(), f.out.shape.end())) : py::none();
+  d["dtype"] = known ? py::cast(name_of(f.out.dtype)) : py::none();
+  d["bytes"] = f.bytes;
+}
+
 py::list profile_list(const Profile& profile) {
   py::list out;
   for (const StepTime& s : profile.steps) {
+    const Program& p = *profile.visits[s.visit].program;
     py::dict d;
     d["node"] = s.node;
     d["label"] = s.label;
+    d["op"] = s.node >= 0 ? p.nodes[s.node].op : std::string();
     d["kernel"] = s.kernel;
     d["start_ns"] = s.start_ns;
     d["ns"] = s.ns;
     d["flops"] = s.flops;
     d["depth"] = s.depth;
+    add_facts(d, p, profile, static_cast<size_t>(s.visit), s.step);
     out.append(d);
   }
   return out;
@@ -185,14 +207,22 @@ py::dict step_dict(const Program& p, int node, const char* kernel, int depth, co
   return d;
 }
 
-void explain_segment(const Program& p, const Segment& s, int depth, py::list& out) {
-  for (const Step& step : s.steps) {
+void explain_segment(const Program& p, const Profile& profile, size_t visit, py::list& out) {
+  const Segment& s = *profile.visits[visit].segment;
+  const int depth = profile.visits[visit].depth;
+  for (size_t i = 0; i < s.steps.size(); ++i) {
+    const Step& step = s.steps[i];
     py::dict d = step_dict(p, step.node, step.kernel, depth, s);
     d["parts"] = step.parts;
     d["flops"] = step.flops;
+    add_facts(d, p, profile, visit, static_cast<int>(i));
     out.append(d);
   }
-  if (s.end == SegmentEnd::eager) out.append(step_dict(p, s.pivot, s.by_fallback ? "reference" : "eager", depth, s));
+  if (s.end == SegmentEnd::eager) {
+    py::dict d = step_dict(p, s.pivot, s.by_fallback ? "reference" : "eager", depth, s);
+    add_facts(d, p, profile, visit, -1);
+    out.append(d);
+  }
 }
 
 // Without arrays: the plan of the first segment. With arrays the model runs once and every segment it walks is listed.
@@ -211,8 +241,9 @@ py::dict explain(Executor& e, const py::sequence& arrays, bool run_it) {
   py::list steps;
   size_t arena = 0;
   bool finished = false;
-  for (const Profile::Visit& v : profile.visits) {
-    explain_segment(v.program ? *v.program : e.program(), *v.segment, v.depth, steps);
+  for (size_t i = 0; i < profile.visits.size(); ++i) {
+    const Profile::Visit& v = profile.visits[i];
+    explain_segment(v.program ? *v.program : e.program(), profile, i, steps);
     arena += v.segment->arena_bytes;
     finished = finished || (v.depth == 0 && v.segment->end == SegmentEnd::finished);
   }

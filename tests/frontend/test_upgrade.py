@@ -6,64 +6,14 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from old_forms import check, kinds, node_model, old_result, rand
+from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from fastinfer import UnsupportedError
 from fastinfer.frontend import load
-from fastinfer.frontend.check_graph import MAX_OPSET, MIN_OPSET, check_nodes
+from fastinfer.frontend.check_graph import MAX_OPSET, MIN_OPSET
 from fastinfer.frontend.upgrade import UNCHANGED_MEANING, UPGRADES
-
-onnxruntime = pytest.importorskip("onnxruntime")
-onnxruntime.set_default_logger_severity(4)
-
-RNG = np.random.default_rng(0)
-
-
-def rand(*shape):
-    return RNG.standard_normal(shape).astype(np.float32)
-
-
-def node_model(op, inputs, opset, n_outputs=1, free=(), **attributes):
-    """One node of an old opset. free: indices of inputs without a declared shape."""
-    names = ["" if a is None else f"x{i}" for i, a in enumerate(inputs)]
-    node = helper.make_node(op, names, [f"y{i}" for i in range(n_outputs)], name="old", **attributes)
-    ports = [
-        helper.make_tensor_value_info(f"x{i}", helper.np_dtype_to_tensor_dtype(a.dtype), None if i in free else a.shape)
-        for i, a in enumerate(inputs)
-        if a is not None
-    ]
-    outputs = [helper.make_tensor_value_info(f"y{i}", TensorProto.UNDEFINED, None) for i in range(n_outputs)]
-    graph = helper.make_graph([node], "g", ports, outputs)
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
-
-
-def old_result(model, feeds):
-    inferred = onnx.shape_inference.infer_shapes(model)
-    for output in inferred.graph.output:  # deprecated operators have no inference
-        if not output.type.tensor_type.elem_type:
-            output.type.tensor_type.elem_type = TensorProto.FLOAT
-    return onnxruntime.InferenceSession(inferred.SerializeToString()).run(None, feeds)
-
-
-def check(op, inputs, opset, n_outputs=1, want=None, free=(), **attributes):
-    model = node_model(op, inputs, opset, n_outputs, free, **attributes)
-    feeds = {f"x{i}": a for i, a in enumerate(inputs) if a is not None}
-    if want is None:
-        want = old_result(model, feeds)
-    loaded = load(model, native=[])
-    check_nodes(loaded.graph, loaded.opset_imports, set())
-    proto = ir.to_proto(loaded)
-    assert [v.name for v in loaded.graph.outputs] == [f"y{i}" for i in range(n_outputs)]
-    for got, expected in zip(ReferenceEvaluator(proto).run(None, feeds), want, strict=True):
-        assert got.dtype == expected.dtype and got.shape == expected.shape
-        np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
-    return loaded
-
-
-def kinds(loaded):
-    return [n.op_type for n in loaded.graph]
-
 
 # ------------------------------------------------------------------------------------------------- changelog
 
@@ -343,80 +293,3 @@ def test_upsample_1():
     loaded = load(node_model("Upsample", [x], 1, height_scale=2.0, width_scale=3.0), native=[])
     got = ReferenceEvaluator(ir.to_proto(loaded)).run(None, {"x0": x})[0]
     np.testing.assert_array_equal(got, x.repeat(2, 2).repeat(3, 3))
-
-
-# ----------------------------------------------------------------------------------------------------- graphs
-
-
-def scan_8(lengths, directions=None):
-    """Running sums over axis 1 of a batch."""
-    body = helper.make_graph(
-        [helper.make_node("Add", ["s", "x"], ["t"]), helper.make_node("Identity", ["t"], ["o"])],
-        "body",
-        [helper.make_tensor_value_info(n, 1, [2]) for n in ("s", "x")],
-        [helper.make_tensor_value_info(n, 1, [2]) for n in ("t", "o")],
-    )
-    more = {} if directions is None else {"directions": directions}
-    node = helper.make_node(
-        "Scan", ["lengths" if lengths else "", "s0", "xs"], ["s", "ys"], num_scan_inputs=1, body=body, **more
-    )
-    ports = [helper.make_tensor_value_info("s0", 1, [3, 2]), helper.make_tensor_value_info("xs", 1, [3, 4, 2])]
-    if lengths:
-        ports.append(helper.make_tensor_value_info("lengths", 7, [3]))
-    outputs = [helper.make_tensor_value_info("s", 1, [3, 2]), helper.make_tensor_value_info("ys", 1, [3, 4, 2])]
-    graph = helper.make_graph([node], "g", ports, outputs)
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 8)], ir_version=8)
-
-
-@pytest.mark.parametrize("lengths", [None, [4, 1, 3]])
-@pytest.mark.parametrize("reverse", [0, 1])
-def test_scan_8(lengths, reverse):
-    s0, xs = rand(3, 2), rand(3, 4, 2)
-    ys, last = np.zeros_like(xs), s0.copy()
-    for b in range(3):
-        n = 4 if lengths is None else lengths[b]
-        for i, t in enumerate(reversed(range(n)) if reverse else range(n)):
-            last[b] = last[b] + xs[b, t]
-            ys[b, i] = last[b]
-    feeds = {"s0": s0, "xs": xs, **({} if lengths is None else {"lengths": np.array(lengths)})}
-    proto = ir.to_proto(load(scan_8(lengths is not None, [reverse])))
-    # onnx.reference does not run scans backwards.
-    got = onnxruntime.InferenceSession(proto.SerializeToString()).run(None, feeds)
-    np.testing.assert_allclose(got[0], last, rtol=1e-6)
-    np.testing.assert_allclose(got[1], ys, rtol=1e-6)
-
-
-def test_subgraphs_are_upgraded():
-    def branch(axis):
-        nodes = [helper.make_node("Unsqueeze", ["x"], ["u"], axes=[axis]), helper.make_node("Relu", ["u"], ["b"])]
-        return helper.make_graph(nodes, f"b{axis}", [], [helper.make_tensor_value_info("b", 1, None)])
-
-    node = helper.make_node("If", ["c"], ["y"], then_branch=branch(0), else_branch=branch(1))
-    ports = [helper.make_tensor_value_info("c", TensorProto.BOOL, []), helper.make_tensor_value_info("x", 1, [3])]
-    graph = helper.make_graph([node], "g", ports, [helper.make_tensor_value_info("y", 1, None)])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 11)], ir_version=8)
-    evaluator = ReferenceEvaluator(ir.to_proto(load(model)))
-    assert evaluator.run(None, {"c": np.array(True), "x": rand(3)})[0].shape == (1, 3)
-    assert evaluator.run(None, {"c": np.array(False), "x": rand(3)})[0].shape == (3, 1)
-
-
-def test_expansion_only_where_it_pays():
-    x = rand(2, 3)
-    model = node_model("Mish", [x], 22)
-    assert kinds(load(model, native=["Mish"])) == ["Mish"]
-    assert kinds(load(model, native=["Softplus", "Tanh"])) == ["Mish"]  # Mul is missing
-    expanded = load(model, native=["Softplus", "Tanh", "Mul"])
-    assert kinds(expanded) == ["Softplus", "Tanh", "Mul"]
-    want = x * np.tanh(np.log1p(np.exp(x)))
-    np.testing.assert_allclose(ReferenceEvaluator(ir.to_proto(expanded)).run(None, {"x0": x})[0], want, rtol=1e-5)
-
-
-def test_expansion_by_input_types():
-    x, scale, bias = rand(2, 6, 5), rand(6), rand(6)
-    model = node_model("GroupNormalization", [x, scale, bias], 21, num_groups=3)
-    native = ["Add", "Cast", "Concat", "Div", "Mul", "ReduceMean", "Reshape", "Shape", "Sqrt", "Sub"]
-    expanded = load(model, native=native)
-    assert "GroupNormalization" not in kinds(expanded)
-    got = ReferenceEvaluator(ir.to_proto(expanded)).run(None, {"x0": x, "x1": scale, "x2": bias})[0]
-    want = ReferenceEvaluator(model).run(None, {"x0": x, "x1": scale, "x2": bias})[0]
-    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)

@@ -8,33 +8,23 @@ import onnx_ir as ir
 
 from . import pattern as P
 from .layout import Layouts, Perm, channels_last_perm, identity, inverse, reshaped_perm
+from .readers import (
+    ALONG_AXIS,
+    AXES_OR_AXIS,
+    CONVOLUTIONS,
+    ELEMENTWISE,
+    LAYOUTS,
+    ROWWISE,
+    SPATIAL,
+    VIEWS,
+    Readers,
+    gathered_perm,
+    is_rowwise,
+    relabelled,
+)
 from .shape_rules import attribute_or_input
-from .shape_rules_data import REDUCTIONS
 from .shapes import Shapes
 from .simplify_shapes import literal_shape
-
-ELEMENTWISE = set(
-    """Abs Add And Cast Ceil Celu Clip Cos Div Elu Equal Erf Exp Floor Gelu Greater GreaterOrEqual HardSigmoid HardSwish Identity IsInf
-    IsNaN LeakyRelu Less LessOrEqual Log Max Mean Min Mish Mod Mul Neg Not Or PRelu Pow Reciprocal Relu Round Selu Sigmoid
-    Sign Sin Softplus Softsign Sqrt Sub Sum Swish Tanh ThresholdedRelu Where Xor""".split()
-)
-CONVOLUTIONS = {"Conv", "ConvTranspose"}
-SPATIAL = set(
-    """MaxPool AveragePool LpPool GlobalAveragePool GlobalMaxPool Resize InstanceNormalization GroupNormalization DepthToSpace
-    SpaceToDepth""".split()
-)
-VIEWS = {"Reshape", "Flatten", "Squeeze", "Unsqueeze"}
-_REDUCTIONS = {*REDUCTIONS, "ArgMax", "ArgMin"}
-_AXIS = {"Concat", "Split", "Softmax", "LogSoftmax"}
-# Operators on rows (the last axis): operands that have the output's leading axes.
-ROWWISE = {
-    "MatMul": (0, 3),
-    "LayerNormalization": (0,),
-    "RMSNormalization": (0,),
-    "SkipLayerNorm": (0, 1),
-    "SkipRMSNorm": (0, 1),
-}
-_DEPTH = 24  # how far ahead a reader that gains is looked for
 
 
 def channels_last(model: ir.Model) -> bool:
@@ -49,7 +39,7 @@ def channels_last(model: ir.Model) -> bool:
 class _Mover:
     def __init__(self, shapes: Shapes, graph: ir.Graph):
         self.s, self.graph, self.at = shapes, graph, Layouts(shapes)
-        self._wanted: dict[tuple[ir.Value, Perm], bool] = {}
+        self.readers = Readers(shapes, graph, self.at)
 
     def run(self) -> bool:
         if not any(_is_spatial(n) for n in self.graph):
@@ -78,9 +68,9 @@ class _Mover:
             self._elementwise(node)
         elif op in VIEWS:
             self._view(node)
-        elif op in _REDUCTIONS:
+        elif op in AXES_OR_AXIS:
             self._reduce(node)
-        elif op in _AXIS:
+        elif op in ALONG_AXIS:
             self._along_axis(node)
         elif op == "Slice":
             self._slice(node)
@@ -91,61 +81,9 @@ class _Mover:
         elif op == "Gather":
             self._gather(node)
 
-    # ---------------------------------------------------------------------------------------------------- deciding
-
     def _twin_perm(self, value: ir.Value | None) -> Perm | None:
         twin = None if value is None else self.at.twins.get(value)
         return None if twin is None else twin[1]
-
-    def _gains(self, inputs: list[ir.Value], outputs: list[ir.Value], perm: Perm) -> bool:
-        """Computing the outputs under `perm` costs no more transposes than computing them plainly."""
-        if any(self._wants(o, perm, _DEPTH) for o in outputs):
-            return True
-        # Otherwise one transpose moves from an input, that nobody else reads, to the output.
-        full = [v for v in inputs if self.at.is_virtual(v)]
-        return len(outputs) == 1 and bool(full) and all(len(v.uses()) == 1 for v in full)
-
-    def _wants(self, value: ir.Value, perm: Perm, depth: int) -> bool:
-        """Some reader, directly or through operators that do not care, can use transpose(value, perm)."""
-        key = (value, perm)
-        if key not in self._wanted:
-            self._wanted[key] = False  # cuts cycles through Loop-free graphs never met twice on a path
-            self._wanted[key] = any(self._reader_wants(u.node, u.idx, value, perm, depth) for u in value.uses())
-        return self._wanted[key]
-
-    def _reader_wants(self, node: ir.Node, index: int, value: ir.Value, perm: Perm, depth: int) -> bool:
-        if node.graph is not self.graph or depth == 0:
-            return False
-        op, rank = node.op_type, len(perm)
-        if node.domain == P.DOMAIN:
-            if op in CONVOLUTIONS:
-                return index in (0, 3) and perm == channels_last_perm(rank)
-            if op == "Attention":
-                return index < 3 and self._relabelled(node, index, perm) is not None
-        if op in ROWWISE:
-            keeps = index in ROWWISE[op] and perm[-1] == rank - 1 and self._is_rowwise(node)
-            return keeps and self._wants_all(node, perm, depth)
-        if node.domain:
-            return False
-        if op == "Transpose" or op in _REDUCTIONS:
-            return True
-        if op == "Gather":
-            after = self._gathered_perm(node, perm) if index == 0 else None
-            return after is not None and self._wants(node.outputs[0], after, depth - 1)
-        if op in SPATIAL:
-            return index == 0 and perm == channels_last_perm(rank) and self._wants_all(node, perm, depth)
-        if op in VIEWS:
-            source, target = self.s.dims(value), self.s.dims(node.outputs[0])
-            if index or source is None or target is None:
-                return False
-            after = reshaped_perm(source, target, perm)
-            return after is not None and (identity(after) or self._wants(node.outputs[0], after, depth - 1))
-        if op in ELEMENTWISE | _AXIS | {"Slice", "Pad"}:
-            return self.s.rank(node.outputs[0]) == rank and self._wants_all(node, perm, depth)
-        return False
-
-    def _wants_all(self, node: ir.Node, perm: Perm, depth: int) -> bool:
-        return any(self._wants(o, perm, depth - 1) for o in node.outputs)
 
     # --------------------------------------------------------------------------------------------------- operators
 
@@ -156,7 +94,7 @@ class _Mover:
         if len([o for o in node.outputs if o.name]) > 1 or not _plain_form(node):
             return
         perm = channels_last_perm(rank)
-        if not always and self._twin_perm(x) != perm and not self._wants(node.outputs[0], perm, _DEPTH):
+        if not always and self._twin_perm(x) != perm and not self.readers.wants(node.outputs[0], perm):
             return
         inputs = [self.at.permuted(x, perm, node), *node.inputs[1:]]
         if len(inputs) > 3 and node.op_type == "Conv" and inputs[3] is not None:
@@ -197,10 +135,10 @@ class _Mover:
         perm = next((p for v in full if (p := self._twin_perm(v)) is not None), perms[0])
         if not any(self.at.is_virtual(v) and self._twin_perm(v) == perm for v in inputs):
             return
-        if not self._gains(inputs, [out], perm):
+        if not self.readers.gains(inputs, [out], perm):
             return
         foreign = [v for v in full if self._twin_perm(v) != perm and not P.is_constant(v)]
-        if foreign and not self._wants(out, perm, _DEPTH):
+        if foreign and not self.readers.wants(out, perm):
             return
         parameters = 1 if node.op_type == "Clip" else len(node.inputs)  # Clip's bounds are scalars
         moved: list[ir.Value | None] = []
@@ -221,7 +159,7 @@ class _Mover:
         after = reshaped_perm(source, target, perm)
         if after is None:
             self._view_after_move(node, x, out)
-        elif identity(after) or self._wants(out, after, _DEPTH):
+        elif identity(after) or self.readers.wants(out, after):
             self._reshape_twin(node, twin, out, after)
 
     def _reshape_twin(self, node: ir.Node, twin: ir.Value, out: ir.Value, perm: Perm) -> None:
@@ -245,7 +183,7 @@ class _Mover:
         wanted = channels_last_perm(len(target))
         # The order of x whose reshape is channels-last: the wanted order, reshaped back.
         before = reshaped_perm(target, source, wanted)
-        if before is None or not self._wants(out, wanted, _DEPTH):
+        if before is None or not self.readers.wants(out, wanted):
             return
         self._reshape_twin(node, self.at.permuted(x, before, node), out, wanted)
 
@@ -282,10 +220,10 @@ class _Mover:
     def _along_axis(self, node: ir.Node) -> None:
         data = [v for v in (node.inputs if node.op_type == "Concat" else node.inputs[:1]) if v is not None]
         perm = next((p for v in data if self.at.is_virtual(v) and (p := self._twin_perm(v)) is not None), None)
-        if perm is None or not self._gains(data, list(node.outputs), perm):
+        if perm is None or not self.readers.gains(data, list(node.outputs), perm):
             return
         foreign = [v for v in data if self._twin_perm(v) != perm]
-        if foreign and not any(self._wants(o, perm, _DEPTH) for o in node.outputs):
+        if foreign and not any(self.readers.wants(o, perm) for o in node.outputs):
             return
         moved = [self._relaid(v, perm, node) for v in data]
         default = 0 if node.op_type == "Split" else -1
@@ -325,49 +263,38 @@ class _Mover:
         """The order to compute a one-input operator in, if that gains."""
         x = node.inputs[0]
         perm = self._twin_perm(x)
-        if x is None or perm is None or not self.at.is_virtual(x) or not self._gains([x], list(node.outputs), perm):
+        if (
+            x is None
+            or perm is None
+            or not self.at.is_virtual(x)
+            or not self.readers.gains([x], list(node.outputs), perm)
+        ):
             return None
         return perm
-
-    def _is_rowwise(self, node: ir.Node) -> bool:
-        """The node treats each row of its data alike."""
-        if node.op_type == "MatMul":
-            return self.s.rank(node.inputs[1]) == 2 and not P.attr(node, "transA", 0)
-        rank = self.s.rank(node.inputs[0])
-        return node.domain == P.DOMAIN or P.attr(node, "axis", -1) in (-1, (rank or 0) - 1)
 
     def _rowwise(self, node: ir.Node) -> None:
         """matmul(transpose(x), w) → transpose(matmul(x, w)), if the last axis stays the last"""
         which = [i for i in ROWWISE[node.op_type] if P.get(node, i) is not None]
         data = [v for i in which if (v := node.inputs[i]) is not None]
         perm = next((p for v in data if self.at.is_virtual(v) and (p := self._twin_perm(v)) is not None), None)
-        if perm is None or perm[-1] != len(perm) - 1 or not self._is_rowwise(node):
+        if perm is None or perm[-1] != len(perm) - 1 or not is_rowwise(self.s, node):
             return
-        if any(self.s.rank(v) != len(perm) for v in data) or not self._gains(data, list(node.outputs), perm):
+        if any(self.s.rank(v) != len(perm) for v in data) or not self.readers.gains(data, list(node.outputs), perm):
             return
-        if any(self._twin_perm(v) != perm for v in data) and not self._wants_all(node, perm, _DEPTH):
+        if any(self._twin_perm(v) != perm for v in data) and not self.readers.wants_all(node, perm):
             return
         moved = [
             self.at.permuted(v, perm, node) if i in which and v is not None else v for i, v in enumerate(node.inputs)
         ]
         self._become(node, moved, dict(node.attributes), perm, domain=node.domain)
 
-    def _gathered_perm(self, node: ir.Node, perm: Perm) -> Perm | None:
-        """How the result of gathering one element or a list along an axis is permuted."""
-        rank = self.s.rank(node.inputs[1])
-        axis = P.attr(node, "axis", 0) % len(perm)
-        if rank == 1:
-            return perm
-        rest = [a for a in perm if a != axis]
-        return tuple(sorted(rest).index(a) for a in rest) if rank == 0 else None
-
     def _gather(self, node: ir.Node) -> None:
         x, out = node.inputs[0], node.outputs[0]
         if x is None or not self.at.is_virtual(x):
             return
         twin, perm = self.at.twins[x]
-        after = self._gathered_perm(node, perm)
-        if after is None or not (identity(after) or self._gains([x], [out], after)):
+        after = gathered_perm(self.s, node, perm)
+        if after is None or not (identity(after) or self.readers.gains([x], [out], after)):
             return
         axis = perm.index(P.attr(node, "axis", 0) % len(perm))
         new = P.emit(node, "Gather", [twin, node.inputs[1]], {"axis": axis}).outputs[0]
@@ -377,30 +304,21 @@ class _Mover:
         else:
             self.at.supersede(node, [(out, new, after)])
 
-    def _relabelled(self, node: ir.Node, index: int, perm: Perm) -> str | None:
-        """The layout of an attention's permuted Q, K or V, if the operator has it."""
-        layout = P.attr(node, _LAYOUTS[index], "BNSH")
-        moved = "".join(layout[i] for i in perm)
-        return moved if moved in ("BNSH", "BSNH") or (moved == "BNHS" and index == 1) else None
-
     def _attention(self, node: ir.Node) -> None:
         """attention(transpose(q), ...) → attention(q, ..., q_layout)"""
-        for i, name in enumerate(_LAYOUTS):
+        for i, name in enumerate(LAYOUTS):
             value = node.inputs[i]
             if value is None or not self.at.is_virtual(value):
                 continue
             twin, perm = self.at.twins[value]
-            layout = self._relabelled(node, i, perm)
+            layout = relabelled(node, i, perm)
             if layout is not None:
                 node.replace_input_with(i, twin)
                 node.attributes[name] = ir.AttrString(name, layout)
         swap = (0, 2, 1, 3)
-        if P.attr(node, "o_layout", "BNSH") == "BNSH" and self._wants(node.outputs[0], swap, _DEPTH):
+        if P.attr(node, "o_layout", "BNSH") == "BNSH" and self.readers.wants(node.outputs[0], swap):
             attributes = {**dict(node.attributes), "o_layout": ir.AttrString("o_layout", "BSNH")}
             self._become(node, list(node.inputs), attributes, swap, domain=P.DOMAIN)
-
-
-_LAYOUTS = ("q_layout", "k_layout", "v_layout")
 
 
 def _is_spatial(node: ir.Node) -> bool:
