@@ -134,7 +134,8 @@ class Model:
     def explain(self, inputs: Mapping[str, Any] | None = None) -> Explanation:
         """The steps for these inputs (arrays by name), or for example shapes with every free extent set to 1.
 
-        Each step: node, kernel, why not a faster one, parts, flops. Where shapes depend on data, the model is run once
+        Each step: operator, kernel, why not a faster one, parts, output shape and type, bytes, flops (see
+        :class:`fastinfer.report.Explanation`). Where shapes depend on data, the model is run once
         on ``inputs``; without inputs only the steps up to the first such place are listed.
         """
         example = inputs if inputs is not None else {s.name: s.zeros() for s in self.inputs}

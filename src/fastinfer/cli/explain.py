@@ -7,6 +7,7 @@ from rich.markup import escape
 
 from fastinfer.cli.inputs import Inputs, ModelPath, Npz, Seed, Shapes, Strict, Threads, gather, load_model, shapes_of
 from fastinfer.cli.output import Json, bytes_text, console, flops_text, print_json, progress, table
+from fastinfer.report import node_text, shape_text
 
 
 def explain(
@@ -42,22 +43,29 @@ def explain(
         f"{len(explanation.steps)} steps on {explanation.isa}, {compiled.threads} threads, {flops_text(total)}FLOP, "
         f"{bytes_text(explanation.arena_bytes)} of intermediates"
     )
+    for remark in _remarks(explanation.steps):
+        console.print(escape(remark))
     for node, why in explanation.fallback.items():
         console.print(f"[yellow]by reference:[/] {escape(node)}: {escape(why)}")
 
 
 def _table(steps: list[dict[str, Any]], title: str) -> Any:
-    """One row per step; a refusal stands once, below the first step of its node."""
-    shown = table(">", "node", "kernel", ">parts", "shape", ">FLOP", ">bytes", title=escape(title))
-    told: set[tuple] = set()
+    shown = table(">", "node", "operator", "kernel", ">parts", "shape", "type", ">FLOP", ">bytes", title=escape(title))
     for i, s in enumerate(steps):
-        extents = "x".join(map(str, s.get("out_shape") or []))
         flops = flops_text(s["flops"]) if s["flops"] else ""
-        size = bytes_text(s["bytes"]) if s.get("bytes") else ""
-        label = escape("  " * s.get("depth", 0) + s["label"])
-        shown.add_row(str(i), label, escape(s["kernel"]), str(s["parts"]), extents, flops, size)
-        for reason in s["refusals"]:
-            if (s["node"], s.get("depth"), reason) not in told:
-                told.add((s["node"], s.get("depth"), reason))
-                shown.add_row("", "", f"[dim]not faster: {escape(reason)}[/]")
+        name, kind = node_text(s["label"])
+        shown.add_row(
+            str(i), escape("  " * s["depth"] + name), escape(kind), escape(s["kernel"]), str(s["parts"]), shape_text(s),
+            s["dtype"] or "", flops, bytes_text(s["bytes"]),
+        )  # fmt: skip
     return shown
+
+
+def _remarks(steps: list[dict[str, Any]]) -> list[str]:
+    """Why not a faster kernel, and what was tuned: each text once, with the steps that it is about."""
+    where: dict[str, dict[int, int]] = {}
+    for i, s in enumerate(steps):
+        texts = [f"not faster: {r}" for r in s["refusals"]] + ([f"tuned: {s['tuned']}"] if s.get("tuned") else [])
+        for text in texts:
+            where.setdefault(text, {}).setdefault(s["node"] if s["depth"] == 0 else -1 - i, i)  # a node has many steps
+    return [f"{text}  (step {', '.join(map(str, found.values()))})" for text, found in where.items()]

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from pathlib import Path
 from typing import Annotated, Any
@@ -42,6 +43,7 @@ def load_model(path: Path, threads: int | None, strict: bool, quiet: bool) -> tu
         if path.suffix == ".pt2":
             import torch
 
+            logging.getLogger("torch.export").setLevel(logging.CRITICAL)  # it logs a traceback before it raises
             try:
                 exported = torch.export.load(path)
             except Exception as error:

@@ -12,6 +12,7 @@ from fastinfer import _core
 from fastinfer.cli import page
 from fastinfer.cli.inputs import Inputs, ModelPath, Npz, Seed, Shapes, Strict, Threads, gather, load_model, shapes_of
 from fastinfer.cli.output import Json, console, print_json, progress, table, time_text
+from fastinfer.report import node_text, shape_text, with_shares
 
 
 def profile(
@@ -23,18 +24,19 @@ def profile(
     trace: Annotated[
         Path | None, typer.Option(help="Write a Chrome trace (chrome://tracing, ui.perfetto.dev).")
     ] = None,
-    runs: Annotated[int, typer.Option(min=1, help="Timed calls; a step's time is the median over them.")] = 20,
+    runs: Annotated[int, typer.Option(min=1, help="Timed calls; the one nearest their median is shown.")] = 20,
     top: Annotated[int, typer.Option(min=1, help="Steps to print.")] = 20,
     threads: Threads = None,
     strict: Strict = False,
     seed: Seed = 0,
     json: Json = False,
 ) -> None:
-    """Time every step of a model; print the slowest, write a page and a trace."""
+    """Time every step of a model; print the slowest, write a page and a trace. All show one call: the one whose total is
+    nearest the median."""
     compiled, _ = load_model(model, threads, strict, json)
     arrays = gather(compiled, shape, input, inputs, seed)
     with progress("profiling", json):
-        steps = with_shares(compiled.profile(arrays, runs=runs).steps, peak := _core.measure_peak(compiled.threads))
+        steps = with_shares(compiled.profile(arrays, runs=runs).typical, peak := _core.measure_peak(compiled.threads))
     about = {
         "model": model.name,
         "inputs": shapes_of(arrays),
@@ -58,18 +60,6 @@ def profile(
             console.print(f"written: {escape(str(path))}")
 
 
-def with_shares(steps: list[dict[str, Any]], peak: dict[str, Any]) -> list[dict[str, Any]]:
-    """Adds to each step: share of the total time, GFLOP/s and its share of this machine's measured peak."""
-    total = sum(s["ns"] for s in steps if s["depth"] == 0) or 1
-    out = []
-    for s in steps:
-        gflops = s["flops"] / s["ns"] if s["flops"] and s["ns"] else None
-        out.append(
-            {**s, "share": s["ns"] / total, "gflops": gflops, "share_of_peak": gflops and gflops / peak["gflops"]}
-        )
-    return out
-
-
 def chrome_trace(about: dict[str, Any], steps: list[dict[str, Any]]) -> dict[str, Any]:
     """The trace-event format: one complete event per step, one row per depth of sub-programs; microseconds."""
     names = [{"name": "process_name", "ph": "M", "pid": 1, "args": {"name": f"{about['model']} {about['inputs']}"}}]
@@ -82,7 +72,7 @@ def chrome_trace(about: dict[str, Any], steps: list[dict[str, Any]]) -> dict[str
             "tid": s["depth"],
             "ts": s["start_ns"] / 1e3,
             "dur": s["ns"] / 1e3,
-            "args": {k: s.get(k) for k in ("kernel", "flops", "gflops", "share_of_peak", "bytes") if s.get(k)},
+            "args": {k: s.get(k) for k in ("kernel", "shape", "flops", "gflops", "share_of_peak", "bytes") if s.get(k)},
         }
         for s in steps
     ]
@@ -91,27 +81,25 @@ def chrome_trace(about: dict[str, Any], steps: list[dict[str, Any]]) -> dict[str
 
 def _show(about: dict[str, Any], steps: list[dict[str, Any]], top: int) -> None:
     shown = table(
-        ">time",
-        ">share",
-        ">GFLOP/s",
-        ">of peak",
-        "node",
-        "kernel",
+        ">time", ">share", ">GFLOP/s", ">of peak", ">effective", "node", "operator", "shape", "kernel",
         title=escape(f"{about['model']}  {about['inputs']}"),
-    )
+    )  # fmt: skip
     ordered = sorted(steps, key=lambda s: -s["ns"])
     for s in ordered[:top]:
         rate = [f"{s['gflops']:.1f}", f"{s['share_of_peak']:.0%}"] if s["gflops"] else ["", ""]
+        saves = s["gflops"] and s["effective_gflops"] > 1.001 * s["gflops"]
+        name, kind = node_text(s["label"])
         shown.add_row(
-            time_text(s["ns"] * 1e-9),
-            f"{s['share']:.1%}",
-            *rate,
-            escape("  " * s["depth"] + s["label"]),
-            escape(s["kernel"]),
-        )
+            time_text(s["ns"] * 1e-9), f"{s['share']:.1%}", *rate, f"{s['effective_share']:.0%}" if saves else "",
+            escape("  " * s["depth"] + name), escape(kind), shape_text(s), escape(s["kernel"]),
+        )  # fmt: skip
     console.print(shown)
     rest = f"; the {top} slowest are shown" if len(steps) > top else ""
     console.print(
         f"{len(steps)} steps, {time_text(about['total_ns'] * 1e-9)} per call on {about['threads']} threads ({about['isa']}), "
         f"measured peak {about['peak_gflops']:.0f} GFLOP/s{rest}"
     )
+    if any(s["gflops"] and s["effective_gflops"] > 1.001 * s["gflops"] for s in ordered[:top]):
+        console.print(
+            "of peak: multiplications really done; effective: those of the plain algorithm, over the same peak"
+        )
