@@ -36,7 +36,8 @@ size_t reached(const Program& program, const ValueState& state, int value, Opera
 
 // Operators that read no more of their first input than they give out: a table is not streamed to look up a row.
 bool selects(const Node& node) {
-  static constexpr std::string_view all[] = {"Gather", "GatherElements", "GatherND", "Slice", "EmbedLayerNormalization"};
+  static constexpr std::string_view all[] = {"Gather", "GatherElements", "GatherND", "Slice",
+                                             "EmbedLayerNormalization"};
   return std::find(std::begin(all), std::end(all), node.op) != std::end(all);
 }
 
