@@ -2,6 +2,7 @@
 """Speed of whole models against other runtimes: `python benchmarks/models.py --threads 2 --json`.
 
 Runtimes take turns in one process (fastinfer.bench), all in float32, and a figure is only given where outputs agree.
+With `--precision bf16` ours and OpenVINO compute in bfloat16; ONNX Runtime, which has none, gives the float32 reference.
 """
 
 from __future__ import annotations
@@ -31,11 +32,12 @@ def measure(benchmark: Benchmark, options: argparse.Namespace) -> dict[str, Any]
     """The comparison as plain data, with `fallback` (nodes run by reference); or the error of compiling or running."""
     feeds = feeds_of(benchmark)
     try:
-        model = fi.compile(str(path_of(benchmark)), threads=options.threads)
+        model = fi.compile(str(path_of(benchmark)), threads=options.threads, precision=options.precision)
         against = options.against
         result = bench.compare(
-            model, feeds, against=against, onnx=path_of(benchmark), seconds=options.seconds, min_rounds=options.rounds
-        )
+            model, feeds, against=against, onnx=path_of(benchmark), seconds=options.seconds, min_rounds=options.rounds,
+            precision=options.precision,
+        )  # fmt: skip
     except Exception as error:  # one model that fails must not cost the table of the others
         return {"model": benchmark.name, "error": f"{type(error).__name__}: {error}"}
     steps = model.explain(feeds).steps
@@ -72,7 +74,8 @@ def line(row: dict[str, Any], peers: list[str]) -> str:
 
 def write(rows: list[dict[str, Any]], options: argparse.Namespace, mean: float) -> Path:
     today = datetime.date.today().isoformat()
-    path = RESULTS / f"models-{today}-{_core.active_isa()}-{options.threads}t.json"
+    precision = "" if options.precision == "fp32" else f"-{options.precision}"
+    path = RESULTS / f"models-{today}-{_core.active_isa()}-{options.threads}t{precision}.json"
     names = ("fastinfer", "numpy", "onnx", *options.against)
     report = {
         "date": today,
@@ -80,6 +83,7 @@ def write(rows: list[dict[str, Any]], options: argparse.Namespace, mean: float) 
         "platform": platform.platform(),
         "isa": _core.active_isa(),
         "threads": options.threads,
+        "precision": options.precision,
         "seconds_per_model": options.seconds,
         "versions": {n: fi.__version__ if n == "fastinfer" else importlib.metadata.version(n) for n in names},
         "geometric_mean": None if math.isnan(mean) else mean,
@@ -98,6 +102,7 @@ def arguments(given: list[str]) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=_core.usable_cores())
     parser.add_argument("--only", type=names, default=list(MODELS), help=", ".join(MODELS))
     parser.add_argument("--against", type=names, default=["onnxruntime", "openvino"])
+    parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
     parser.add_argument("--seconds", type=float, default=6.0, help="per model, all runtimes together")
     parser.add_argument("--rounds", type=int, default=3, help="turns that each runtime gets at least")
     parser.add_argument("--profile", type=int, default=0, metavar="N", help="also the N slowest steps of each model")
@@ -115,7 +120,9 @@ def main(given: list[str]) -> int:
     options = arguments(given)
     chosen = [MODELS[n] for n in options.only]
     ensure(chosen)
-    print(f"{cpu_name()}, {_core.active_isa()}, {options.threads} threads, float32, p50 of interleaved blocks")
+    print(
+        f"{cpu_name()}, {_core.active_isa()}, {options.threads} threads, {options.precision}, p50 of interleaved blocks"
+    )
     print(header(options.against))
     rows = []
     for benchmark in chosen:

@@ -31,10 +31,21 @@ def test_close_to_the_reference(name, isa):
 
 
 @pytest.mark.parametrize("name", NETS)
-def test_company_does_not_change_bits(name, isa):
+def test_bf16_is_close_to_the_reference(name, isa):
+    """Loose, and worse than float32: eight bits per operand, in every layer."""
+    proto, make = NETS[name]()
+    feeds = make(np.random.default_rng(5), 2)
+    want = ReferenceEvaluator(proto).run(None, feeds)[0]
+    (got,) = fi.compile(proto, precision="bf16", strict=True).run(feeds).values()
+    assert np.abs(got - want).max() <= 3e-2 * np.abs(want).max()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("name", NETS)
+def test_company_does_not_change_bits(name, isa, precision):
     proto, make = NETS[name]()
     feeds = make(np.random.default_rng(6), 7)
-    one, two = (fi.compile(proto, threads=t, strict=True) for t in (1, 2))
+    one, two = (fi.compile(proto, precision=precision, threads=t, strict=True) for t in (1, 2))
     (batch,) = one.run(feeds).values()
     np.testing.assert_array_equal(batch, next(iter(two.run(feeds).values())), err_msg="1 and 2 threads")
     for r in range(7):

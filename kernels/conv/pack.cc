@@ -3,7 +3,7 @@
 #include <vector>
 
 #include "kernels/conv/classes.h"
-#include "kernels/conv/conv.h"
+#include "kernels/conv/conv_bf16.h"
 
 namespace fi {
 namespace {
@@ -67,6 +67,28 @@ void conv_f32_unpack(const ConvWeights& w, const float* packed, float* dense) {
         for (int64_t k = 0; k < p.k; ++k)
           dense[g * s.group + n * s.out + k * s.in + order[t] * s.tap] = column[(t * p.k + k) * panel_width(p, i)];
     }
+}
+
+namespace {
+BF16Panels bf16_panels_of(const ConvWeights& w) { return {taps_of(w), w.in_per_group, w.out_per_group}; }
+}  // namespace
+
+int64_t conv_bf16_packed_elements(const ConvWeights& w) { return w.groups * bf16_panels_of(w).elements(); }
+
+void conv_bf16_pack(const ConvWeights& w, const float* dense, uint16_t* packed) {
+  const BF16Panels p = bf16_panels_of(w);
+  const Strides s = strides_of(w);
+  const std::vector<int64_t> order = tap_order(w);
+  for (int64_t g = 0; g < w.groups; ++g)
+    gemm_bf16_pack(p, dense + g * s.group, s.tap, s.in, s.out, packed + g * p.elements(), order.data());
+}
+
+void conv_bf16_unpack(const ConvWeights& w, const uint16_t* packed, float* dense) {
+  const BF16Panels p = bf16_panels_of(w);
+  const Strides s = strides_of(w);
+  const std::vector<int64_t> order = tap_order(w);
+  for (int64_t g = 0; g < w.groups; ++g)
+    gemm_bf16_unpack(p, packed + g * p.elements(), dense + g * s.group, s.tap, s.in, s.out, order.data());
 }
 
 }  // namespace fi

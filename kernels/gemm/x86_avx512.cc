@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/gemm/generic.h"
+#include "kernels/gemm/generic_bf16.h"
 #include "kernels/gemm/generic_nbits.h"
 #include "kernels/gemm/generic_u8s8.h"
 
@@ -29,3 +30,5 @@ void gemm_u8s8s32_6x64x2(const GemmU8S8Tile& g) { u8s8_columns<MaddDot, 6, 2>(g,
 void dequantize_nbits_chunk(const NBitsChunk& c, float* out) { dequantize_chunk(c, out); }
 
 }  // namespace fi::FI_ISA
+
+FI_BF16_VARIANT(gemm_bf16_8x32, WidenedDot, 8, 2)

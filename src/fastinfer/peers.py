@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The runtimes that a benchmark compares with, each set to float32, low latency and a given number of threads."""
+"""The runtimes that a benchmark compares with, each set to one precision, low latency and a given number of threads."""
 
 from __future__ import annotations
 
@@ -21,11 +21,17 @@ class Run:
     plain_outputs: Callable[[], list] | None = None
 
 
-def starter(name: str, inputs: Mapping[str, np.ndarray], threads: int, *, onnx: Any, module: Any) -> Callable[[], Run]:
-    """A function that starts the runtime `name`; starting is deferred because it may fail for this model."""
+def starter(
+    name: str, inputs: Mapping[str, np.ndarray], threads: int, *, onnx: Any, module: Any, precision: str = "fp32"
+) -> Callable[[], Run]:
+    """A function that starts the runtime `name`; starting is deferred because it may fail for this model.
+
+    precision: "fp32" or "bf16", which openvino alone has; the others stay in float32.
+    """
     if name not in PEERS:
         raise KeyError(f"no peer is called '{name}'; known: {', '.join(PEERS)}")
-    return lambda: PEERS[name](dict(inputs), threads, onnx, module)
+    start = _openvino_bf16 if (name, precision) == ("openvino", "bf16") else PEERS[name]
+    return lambda: start(dict(inputs), threads, onnx, module)
 
 
 def _onnxruntime(inputs: dict[str, np.ndarray], threads: int, onnx: Any, module: Any) -> Run:
@@ -45,7 +51,11 @@ def _onnxruntime(inputs: dict[str, np.ndarray], threads: int, onnx: Any, module:
     return Run(lambda: session.run(None, inputs), lambda: session.run(None, inputs), plain)
 
 
-def _openvino(inputs: dict[str, np.ndarray], threads: int, onnx: Any, module: Any) -> Run:
+def _openvino_bf16(inputs: dict[str, np.ndarray], threads: int, onnx: Any, module: Any) -> Run:
+    return _openvino(inputs, threads, onnx, module, "bf16")
+
+
+def _openvino(inputs: dict[str, np.ndarray], threads: int, onnx: Any, module: Any, precision: str = "f32") -> Run:
     import openvino as ov
 
     core = ov.Core()
@@ -53,7 +63,7 @@ def _openvino(inputs: dict[str, np.ndarray], threads: int, onnx: Any, module: An
     if any(port.partial_shape.is_dynamic for port in model.inputs):
         # Fixed shapes are its fast path; it is given the one at hand.
         model.reshape({port.any_name: list(inputs[port.any_name].shape) for port in model.inputs})
-    settings = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads}
+    settings = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads}
     compiled = core.compile_model(model, "CPU", settings)
     request = compiled.create_infer_request()
 

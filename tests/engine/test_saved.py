@@ -14,15 +14,16 @@ import fastinfer as fi
 from fastinfer import _core
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("name", NETS)
-def test_every_instruction_set_reads_every_file(name, tmp_path):
+def test_every_instruction_set_reads_every_file(name, precision, tmp_path):
     proto, make = NETS[name]()
     feeds = make(np.random.default_rng(1), 3)
     answers, files = {}, {}
     try:
         for isa in ISAS:
             _core.force_isa(isa)
-            model = fi.compile(proto, strict=True)
+            model = fi.compile(proto, precision=precision, strict=True)
             answers[isa] = next(iter(model.run(feeds).values()))
             files[isa] = tmp_path / f"{isa}.safetensors"
             model.save(files[isa])

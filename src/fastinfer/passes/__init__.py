@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from . import pattern
+from .allow_bf16 import allow_bf16
 from .channels_last import channels_last
 from .eliminate_common_subexpressions import eliminate_common_subexpressions
 from .eliminate_dead_code import eliminate_dead_code
@@ -69,20 +70,29 @@ PIPELINE: list[Pass] = [
     eliminate_dead_code,
 ]
 
+# What follows the pipeline for a precision that was asked for.
+PRECISIONS: dict[str, list[Pass]] = {"fp32": [], "bf16": [allow_bf16]}
+
 
 def run_pipeline(
-    model: ir.Model, *, verify: bool = False, sample_inputs: Mapping[str, np.ndarray] | None = None
+    model: ir.Model,
+    *,
+    precision: str = "fp32",
+    verify: bool = False,
+    sample_inputs: Mapping[str, np.ndarray] | None = None,
 ) -> ir.Model:
     """Rewrites `model` (opset 26, in place) into standard and `fastinfer` operators; graph inputs and outputs keep their names.
 
+    precision: a key of PRECISIONS.
     verify: check the graph after every pass, and with sample_inputs also its results.
 
     Raises:
         verify.VerificationError: a pass broke the graph; the message names the pass and those before it.
     """
+    steps = PIPELINE + PRECISIONS[precision]
     if verify:
-        return _run_verified(model, sample_inputs)
-    for step in PIPELINE:
+        return _run_verified(model, steps, sample_inputs)
+    for step in steps:
         step(model)
     return _finish(model)
 
@@ -94,12 +104,12 @@ def _finish(model: ir.Model) -> ir.Model:
     return model
 
 
-def _run_verified(model: ir.Model, sample_inputs: Mapping[str, np.ndarray] | None) -> ir.Model:
+def _run_verified(model: ir.Model, steps: list[Pass], sample_inputs: Mapping[str, np.ndarray] | None) -> ir.Model:
     from . import verify
 
     expected = None if sample_inputs is None else verify.run_reference(model, sample_inputs)
     done: list[str] = []
-    for step in PIPELINE:
+    for step in steps:
         try:
             step(model)
             verify.check_structure(model)
