@@ -137,8 +137,8 @@ class ConvBF16Op final : public Op {
     s.epilogue = epilogue_;
     const DType t = ctx.dtype(0);
     const Operand x = merged_ ? padded_copy(ctx, p, s)
-                          : rounded(ctx, t, channels_last_form(ctx, p.in, ctx.in(0), t),
-                                    p.in.batch * p.in.channels * p.in.pixels());
+                              : rounded(ctx, t, channels_last_form(ctx, p.in, ctx.in(0), t),
+                                        p.in.batch * p.in.channels * p.in.pixels());
     const int parts = ctx.parts_for(conv_bf16_prepare(s));
     ctx.step("conv_bf16", conv_bf16_step, s,
              {x, ctx.address(packed_), ctx.in(2), residual, y, ctx.scratch(conv_bf16_scratch(s, parts))}, parts,
@@ -154,8 +154,8 @@ class ConvBF16Op final : public Op {
     pad.from_channel = p.in.channels_last ? 1 : p.in.pixels();
     pad.from_pixel = p.in.channels_last ? p.in.channels : 1;
     const Operand copy = ctx.scratch(static_cast<size_t>(pad.floats()) * 2);
-    ctx.step("conv_pad_bf16", conv_pad_bf16_step, ConvPadBF16{pad, &kernel_, ctx.dtype(0) == DType::bf16}, {ctx.in(0), copy},
-             ctx.parts_for(static_cast<double>(pad.floats()) / 4));
+    ctx.step("conv_pad_bf16", conv_pad_bf16_step, ConvPadBF16{pad, &kernel_, ctx.dtype(0) == DType::bf16},
+             {ctx.in(0), copy}, ctx.parts_for(static_cast<double>(pad.floats()) / 4));
     s.k = p.g.kernel[2] * p.in.channels;
     s.g.kernel[2] = 1;
     const int64_t extents[3] = {pad.depth(), pad.height(), pad.width()};

@@ -31,7 +31,8 @@ int64_t conv_bf16_packed_elements(const ConvWeights&);
 void conv_bf16_pack(const ConvWeights&, const float* w, uint16_t* packed);
 void conv_bf16_unpack(const ConvWeights&, const uint16_t* packed, float* w);
 
-// The padded copy of conv_pad_step in bfloat16. params: ConvPadBF16. args: X float32 or bfloat16, padded copy [N, D, H, W, C].
+// The padded copy of conv_pad_step in bfloat16. params: ConvPadBF16. args: X float32 or bfloat16, padded copy [N, D, H,
+// W, C].
 struct ConvPadBF16 {
   ConvPad pad;
   const GemmBF16* kernel;

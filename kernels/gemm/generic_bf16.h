@@ -83,8 +83,8 @@ template <int MR, int NV>
 FI_INLINE void bf16_add_residual(VF (&acc)[MR][NV], const GemmBF16Tile& g, int64_t r0, int64_t n0, int last) {
   FI_UNROLL for (int r = 0; r < MR; ++r) {
     const void* row = bf16_residual_row(g, r0 + r);
-    FI_UNROLL for (int j = 0; j < NV; ++j)
-        acc[r][j] = acc[r][j] + bf16_load_row(row, g.residual_bf16, n0 + j * VF::W, j == NV - 1 ? last : VF::W);
+    FI_UNROLL for (int j = 0; j < NV; ++j) acc[r][j] =
+        acc[r][j] + bf16_load_row(row, g.residual_bf16, n0 + j * VF::W, j == NV - 1 ? last : VF::W);
   }
 }
 
@@ -161,7 +161,8 @@ FI_INLINE void bf16_rows(const GemmBF16Tile& g, int64_t n0, int last) {
   }
 }
 
-// All columns: MAX vectors at a time, then the rest. One vector alone takes 8 rows: more chains to fill the multipliers.
+// All columns: MAX vectors at a time, then the rest. One vector alone takes 8 rows: more chains to fill the
+// multipliers.
 template <class Dot, int MR, int MAX, int NV = MAX>
 FI_INLINE void bf16_columns(const GemmBF16Tile& g, int64_t n0) {
   constexpr int kRows = NV == 1 ? 8 : MR;
@@ -182,8 +183,8 @@ FI_INLINE void bf16_round(const float* x, uint16_t* y, int64_t n) {
 }  // namespace fi::FI_ISA
 
 // A variant: the microkernel and the rounding of rows.
-#define FI_BF16_VARIANT(symbol, Dot, mr, nv)                                                      \
-  namespace fi::FI_ISA {                                                                          \
-  void symbol(const GemmBF16Tile& g) { bf16_columns<Dot, mr, nv>(g, 0); }                         \
-  void round_##symbol(const float* x, uint16_t* y, int64_t n) { bf16_round(x, y, n); }            \
+#define FI_BF16_VARIANT(symbol, Dot, mr, nv)                                           \
+  namespace fi::FI_ISA {                                                               \
+  void symbol(const GemmBF16Tile& g) { bf16_columns<Dot, mr, nv>(g, 0); }              \
+  void round_##symbol(const float* x, uint16_t* y, int64_t n) { bf16_round(x, y, n); } \
   }
