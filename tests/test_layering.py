@@ -22,7 +22,7 @@ PYTHON = {
     "fallback_ops": BASE,
     "lower": {*BASE, "program", "passes"},
     "model": {*BASE, "program", "tensors", "report", "fallback"},
-    "api": {*BASE, "model", "lower", "frontend", "passes", "quantize"},
+    "api": {*BASE, "model", "tensors", "lower", "frontend", "passes", "quantize"},
     "cuda": {*BASE, "model", "program"},
     "onnx_backend": {*BASE, "api"},
     "peers": BASE,

@@ -6,11 +6,12 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from fastinfer.errors import ModelError, UnsupportedError
 from fastinfer.model import Model
+from fastinfer.tensors import TensorSpec
 
 
 def compile(
@@ -23,6 +24,7 @@ def compile(
     threads: int | None = None,
     strict: bool = False,
     tune: bool = False,
+    overridable: Collection[str] = (),
 ) -> Model:
     """Compile a trained model for this machine.
 
@@ -35,6 +37,8 @@ def compile(
         largest value. It is fast on CPUs with AVX-512 BF16 and correct on all.
     threads: threads a call may use, the caller included; default: the cores this process may use.
     strict: make operators without a native form an error instead of running them by reference.
+    overridable: initializers, also listed as inputs of the ONNX model, that calls may replace. Without it they are
+        constants, and the first call that gives one compiles the model again (``Model.run``).
 
     Raises ModelError (the model is wrong) or UnsupportedError (it cannot run as asked).
     """
@@ -43,7 +47,11 @@ def compile(
     if tune:
         raise UnsupportedError("tune=True is not available in this build")
     from fastinfer import frontend, passes
-    from fastinfer.lower import lower
+    from fastinfer.lower import lower, port_of
+
+    def again(names: Collection[str]) -> Model:
+        return compile(source, device=device, precision=precision, threads=threads, strict=strict, tune=tune,
+                       overridable=[*overridable, *names])  # fmt: skip
 
     if precision not in passes.PRECISIONS:
         raise UnsupportedError(
@@ -53,17 +61,25 @@ def compile(
     if _is_torch(source):
         imported = frontend.from_torch(source, example_inputs, dynamic_shapes)
         model, rebuild, names = imported.model, imported.rebuild, imported.input_names
+        if overridable:
+            raise ModelError("overridable is for ONNX models")
+        constants, defaults = [], {}
     else:
         if example_inputs is not None or dynamic_shapes is not None:
             raise ModelError(
                 "example_inputs and dynamic_shapes are for torch models; an ONNX model names its own inputs"
             )
         with _stage("reading the model"):
-            model, rebuild, names = frontend.load(source), None, None
+            model, rebuild, names = frontend.load(source, overridable=overridable), None, None
+        constants = [TensorSpec.from_port(port_of(0, v)) for v in model.meta[frontend.OVERRIDABLE]]
+        defaults = model.meta[frontend.DEFAULTS]
     with _stage("optimizing the model"):
         model = passes.run_pipeline(model, precision=precision)
     with _stage("lowering the model"):
-        return Model(lower(model), threads=threads, strict=strict, rebuild=rebuild, call_names=names)
+        return Model(
+            lower(model, defaults), threads=threads, strict=strict, rebuild=rebuild, call_names=names,
+            overridable=constants, with_inputs=again if constants else None,
+        )  # fmt: skip
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -22,12 +23,13 @@ _KINDS = {
 _OPAQUE = 255
 
 
-def lower(model: ir.Model) -> Program:
-    """Lower a model (newest opset, functions inlined, passes applied)."""
+def lower(model: ir.Model, defaults: Mapping[str, ir.TensorProtocol] | None = None) -> Program:
+    """Lower a model (newest opset, functions inlined, passes applied). defaults: of inputs that may be left out."""
     tensors: dict[str, Any] = {}
     lowering = _Lowering(tensors, {})
     graph = lowering.graph(model.graph, [])
-    return Program(graph, tensors, {"opsets": dict(model.opset_imports)})
+    keys = {name: lowering.key(_numpy(tensor)) for name, tensor in (defaults or {}).items()}
+    return Program(graph, tensors, {"opsets": dict(model.opset_imports), "defaults": keys})
 
 
 class _Lowering:
@@ -56,7 +58,7 @@ class _Lowering:
 
     def graph(self, graph: ir.Graph, captures: list[ir.Value]) -> Graph:
         # What a body declares about its inputs may be stale (a loop-carried shape grows), so only the model's are checked.
-        ports = [_port(self.number(v), v) for v in graph.inputs]
+        ports = [port_of(self.number(v), v) for v in graph.inputs]
         inputs = [{**p, "dtype": 0, "dims": None} for p in ports] if self.nested else ports
         given = set(graph.inputs)
         for v in captures:
@@ -73,7 +75,7 @@ class _Lowering:
                 self.constants[self.number(n.outputs[0])] = self.key(_constant_value(n))
             else:
                 nodes.append(self.node(n))
-        outputs = [_port(self.number(v), v) for v in graph.outputs]
+        outputs = [port_of(self.number(v), v) for v in graph.outputs]
         return Graph(len(self.numbers), inputs, outputs, self.constants, nodes, self.subgraphs)
 
     def node(self, n: ir.Node) -> dict[str, Any]:
@@ -129,7 +131,8 @@ def _captures(graph: ir.Graph) -> list[ir.Value]:
     return list(found)
 
 
-def _port(number: int, v: ir.Value) -> dict[str, Any]:
+def port_of(number: int, v: ir.Value) -> dict[str, Any]:
+    """What the program knows of an input or output: its value's number, name, type code and extents."""
     tensor = v.type is None or isinstance(v.type, ir.TensorType)
     code = int(v.dtype) if tensor and v.dtype is not None else 0
     if not tensor or code == 8:

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,6 +49,8 @@ class Model:
         strict: bool = False,
         rebuild: Callable[[list], Any] | None = None,
         call_names: Sequence[str] | None = None,
+        overridable: Sequence[TensorSpec] = (),
+        with_inputs: Callable[[list[str]], Model] | None = None,
     ) -> None:
         self._program = program
         self._native = program.native(_reference, strict)
@@ -58,9 +61,13 @@ class Model:
         self._executor = _core.Executor(self._native, min(threads or cores, 64))
         self._rebuild = rebuild
         self._call_names = list(call_names) if call_names else None
-        self.inputs = [TensorSpec.from_port(p) for p in program.graph.inputs]
+        specs = [TensorSpec.from_port(p) for p in program.graph.inputs]
+        self._defaults = program.defaults()  # of the last inputs: a call may leave them out
+        self.inputs = [s for s in specs if s.name not in self._defaults]
+        self.overridable = [s for s in specs if s.name in self._defaults] + list(overridable)
         self.outputs = [TensorSpec.from_port(p) for p in program.graph.outputs]
-        self._input_names = [s.name for s in self.inputs]
+        self._variants = _Variants([s.name for s in overridable], with_inputs)
+        self._input_names = [s.name for s in specs]
         self._output_names = [s.name for s in self.outputs]
 
     # ------------------------------------------------------------------------------------------------------------ run
@@ -72,7 +79,9 @@ class Model:
         accepted. A model compiled from a torch module gives the module's own output structure; else one output comes
         as itself, several as a tuple. Raises InputError.
         """
-        if kwargs or len(args) != len(self.inputs):
+        if kwargs or len(args) != len(self._input_names):
+            if variant := self._variants.find(kwargs):
+                return variant(*args, **kwargs)
             args = self._bind(args, kwargs)
         arrays, torch_like = [], False
         for a in args:
@@ -88,7 +97,14 @@ class Model:
         return results[0] if len(results) == 1 else tuple(results)
 
     def run(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        """Run on arrays by input name; returns numpy arrays by output name. Raises InputError."""
+        """Run on arrays by input name; returns numpy arrays by output name. Raises InputError.
+
+        A name in ``overridable`` (an initializer that the model also lists as an input) may be given or left out. Such
+        initializers are constants until one is first given: the model is then compiled once more with these as inputs,
+        which takes its time; ``compile(..., overridable=[...])`` does so from the start.
+        """
+        if variant := self._variants.find(inputs):
+            return variant.run(inputs)
         results = self._executor.run(self._arrays(inputs))
         return dict(zip(self._output_names, results, strict=True))
 
@@ -107,12 +123,14 @@ class Model:
             if name not in names:
                 raise InputError(f"no input is called '{name}'; needed: {', '.join(names)}")
             given[name] = value
-        missing = [n for n in names if n not in given]
+        missing = [n for n in names if n not in given and n not in self._defaults]
         if missing:
             raise InputError(f"missing input: {', '.join(missing)}")
-        return tuple(given[n] for n in names)
+        return tuple(given[n] if n in given else self._defaults[n] for n in names)
 
     def _arrays(self, inputs: Mapping[str, Any]) -> list[Any]:
+        if self._defaults:
+            inputs = {**self._defaults, **inputs}
         try:
             arrays = [inputs[n] for n in self._input_names]
         except KeyError:
@@ -138,6 +156,8 @@ class Model:
         :class:`fastinfer.report.Explanation`). Where shapes depend on data, the model is run once
         on ``inputs``; without inputs only the steps up to the first such place are listed.
         """
+        if variant := self._variants.find(inputs or ()):
+            return variant.explain(inputs)
         example = inputs if inputs is not None else {s.name: s.zeros() for s in self.inputs}
         return Explanation(
             self._executor.explain(self._arrays(example), inputs is not None), self.fallback_nodes, self._native.isa
@@ -145,6 +165,8 @@ class Model:
 
     def profile(self, inputs: Mapping[str, Any], runs: int = 10) -> Profile:
         """Time every step over ``runs`` calls (after one warm-up). Times are in nanoseconds."""
+        if variant := self._variants.find(inputs):
+            return variant.profile(inputs, runs)
         arrays = self._arrays(inputs)
         self._executor.run(arrays)
         return Profile([self._executor.profile(arrays)[1] for _ in range(max(1, runs))], self._executor.threads)
@@ -174,6 +196,37 @@ class Model:
         ins = ", ".join(map(str, self.inputs))
         outs = ", ".join(map(str, self.outputs))
         return f"<fastinfer.Model ({ins}) -> ({outs}), {self._native.isa}, {self.threads} threads>"
+
+
+class _Variants:
+    """Initializers that a caller may override: constants as long as nobody does.
+
+    ONNX (IR version 4 and later) lets a caller replace an initializer that is also listed as an input. Exporters of
+    2019 list all weights so, by accident; taking them at their word would leave nothing to fold or to pack. So they are
+    constants, and the first call that gives one gets a second program, in which it is an input.
+
+    names: those that are constants so far. make: compiles the model with some of them as inputs.
+    """
+
+    def __init__(self, names: Sequence[str], make: Callable[[list[str]], Model] | None) -> None:
+        self._names = frozenset(names)
+        self._make = make
+        self._made: Model | None = None
+        self._inputs: frozenset[str] = frozenset()  # of the program in _made
+        self._guard = threading.Lock()
+
+    def find(self, given: Iterable[str]) -> Model | None:
+        """The model to run for inputs of these names; None when no constant of ours is among them. One program serves
+        all sets that were asked for, as every one of its inputs may be left out."""
+        if not self._names or not (wanted := self._names.intersection(given)):
+            return None
+        with self._guard:
+            if self._made is None or not wanted <= self._inputs:
+                if self._make is None:
+                    raise InputError(f"'{min(wanted)}' is a constant of this program")
+                self._inputs |= wanted
+                self._made = self._make(sorted(self._inputs))
+            return self._made
 
 
 def load(path: str | os.PathLike, *, threads: int | None = None, strict: bool = False) -> Model:

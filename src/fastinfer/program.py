@@ -57,6 +57,13 @@ class Program:
         """Build the native program. ``fallback`` makes, when first needed, the function that runs a node by reference."""
         return _native(self.graph, self.tensors, fallback, strict)
 
+    def defaults(self) -> dict[str, Any]:
+        """Name → array of the inputs that a caller may leave out."""
+        defaults = self.notes.get("defaults", {})
+        if unknown := defaults.keys() - {p["name"] for p in self.graph.inputs}:
+            raise ModelError(f"a default is given for '{min(unknown)}', which is no input")
+        return {name: _dense(self.tensors, key) for name, key in defaults.items()}
+
     def release_constants(self) -> None:
         """Forget the constants that the native program now holds (it may keep only their packed form). A subgraph's
         constants and attribute tensors are kept: several native programs share them."""

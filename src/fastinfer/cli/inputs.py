@@ -67,7 +67,7 @@ def gather(
     model: fastinfer.Model, shapes: list[str] | None, inputs: list[str] | None, npz: Path | None, seed: int
 ) -> dict[str, np.ndarray]:
     """Given inputs, and random ones for the rest. Raises InputError."""
-    known = {spec.name: spec for spec in model.inputs}
+    known = {spec.name: spec for spec in [*model.inputs, *model.overridable]}
     given: dict[str, np.ndarray] = {}
     if npz is not None:
         given.update({name: array for name, array in _load(npz).items() if name in known})

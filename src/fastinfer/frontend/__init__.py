@@ -5,12 +5,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from fastinfer.frontend.onnx_loader import load
+from fastinfer.frontend.onnx_loader import DEFAULTS, OVERRIDABLE, load
 
 if TYPE_CHECKING:
     from fastinfer.frontend.torch_frontend import TorchImport
 
-__all__ = ["from_torch", "load"]
+__all__ = ["DEFAULTS", "OVERRIDABLE", "from_torch", "load"]
 
 
 def from_torch(source: Any, example_inputs: Any = None, dynamic_shapes: Any = None) -> TorchImport:

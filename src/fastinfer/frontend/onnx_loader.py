@@ -22,11 +22,17 @@ from fastinfer.frontend.upgrade import upgrade_model
 Source: TypeAlias = str | os.PathLike | bytes | onnx.ModelProto | ir.Model
 
 
-def load(source: Source, *, native: Collection[str] | None = None) -> ir.Model:
+# Keys of Model.meta: inputs that load() made constants though a caller may give them; tensors of inputs kept optional.
+OVERRIDABLE, DEFAULTS = "fastinfer.overridable", "fastinfer.defaults"
+
+
+def load(source: Source, *, native: Collection[str] | None = None, overridable: Collection[str] = ()) -> ir.Model:
     """Loads a model and settles everything that depends on its age.
 
-    The result has one opset (26), no model-local functions, no sparse tensors and sorted graphs; initializers that
-    old models also list as inputs are constants. An onnx_ir.Model is not changed, its tensors are shared.
+    The result has one opset (26), no model-local functions, no sparse tensors and sorted graphs. An onnx_ir.Model is not
+    changed, its tensors are shared. Initializers that are also listed as inputs are constants, except those named
+    in `overridable`: these stay inputs, after the others, and ``model.meta[DEFAULTS]`` holds their tensors by name. From IR
+    version 4 on a caller may override the rest too: ``model.meta[OVERRIDABLE]`` lists them, as values.
     native: operators ("Conv", "domain::Op") that need no expansion into their function bodies; by default those
     of fastinfer._core.
 
@@ -35,7 +41,8 @@ def load(source: Source, *, native: Collection[str] | None = None) -> ir.Model:
     model = _clone(source) if isinstance(source, ir.Model) else from_proto(source)
     _normalise_domains(model)
     check_graph.check_opset(model.opset_imports)
-    _constant_inputs(model.graph)
+    model.meta[DEFAULTS] = {}
+    model.meta[OVERRIDABLE] = _constant_inputs(model, overridable)
     local = {(domain, name) for domain, name, _ in model.functions}
     check_graph.check_values(model.graph)
     check_graph.check_nodes(model.graph, model.opset_imports, local)
@@ -103,21 +110,38 @@ def _normalise_domains(model: ir.Model) -> None:
                 node.domain = ""
 
 
-def _constant_inputs(graph: ir.Graph) -> None:
-    """Initializers that are also listed as inputs (required below IR version 4) are constants for us."""
-    kept = []
+def _constant_inputs(model: ir.Model, overridable: Collection[str]) -> list[ir.Value]:
+    """Makes constants of the initializers that are also inputs; returns what callers may override all the same. Below
+    IR version 4 every initializer had to be listed so, which says nothing."""
+    graph = model.graph
+    required, optional, constants = [], [], []
     for value in graph.inputs:
         initializer = graph.initializers.get(value.name or "")
         tensor = None if initializer is None else initializer.const_value
         if tensor is None:
-            kept.append(value)
+            required.append(value)
             continue
         if value.dtype is not None and value.dtype != tensor.dtype:
             raise ModelError(f"initializer '{value.name}' is {tensor.dtype}, the input it belongs to is {value.dtype}")
         if value.shape is not None and not _fits(value.shape, tensor.shape):
             raise ModelError(f"initializer '{value.name}' has shape {tensor.shape}, its input has {value.shape}")
-        value.type, value.shape = ir.TensorType(tensor.dtype), ir.Shape(tensor.shape.numpy())
-    graph.inputs[:] = kept
+        shape = ir.Shape(tensor.shape.numpy()) if value.shape is None else value.shape
+        declared = ir.Value(name=value.name, type=ir.TensorType(tensor.dtype), shape=shape)
+        if value.name in overridable:
+            del graph.initializers[str(value.name)]
+            value.type, value.shape, value.const_value = declared.type, declared.shape, None
+            model.meta[DEFAULTS][value.name] = tensor
+            optional.append(value)
+        else:
+            value.type, value.shape = ir.TensorType(tensor.dtype), ir.Shape(tensor.shape.numpy())
+            constants.append(declared)
+    if unknown := set(overridable) - {v.name for v in optional}:
+        names = ", ".join(f"'{v.name}'" for v in [*optional, *constants]) or "none"
+        raise ModelError(
+            f"overridable: {', '.join(map(repr, sorted(unknown)))}; inputs that have an initializer: {names}"
+        )
+    graph.inputs[:] = [*required, *optional]
+    return constants if model.ir_version >= 4 else []
 
 
 def _fits(declared: ir.Shape, actual: ir.ShapeProtocol) -> bool:
