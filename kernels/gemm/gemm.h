@@ -35,6 +35,7 @@ struct GemmTile {
   int64_t ld_residual = 0;
   const float* const* residual_rows = nullptr;
   const float* bias = nullptr;  // [cols] or null
+  int64_t ahead = 0;            // bytes right behind B that are needed next: fetched into L2 on the way
   bool accumulate = false;      // continue the chains from the partial sums that C holds (K cut into several calls)
   bool partial = false;         // leave the sums in C, without epilogue
   Epilogue epilogue;

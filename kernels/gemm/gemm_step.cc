@@ -36,11 +36,11 @@ class Product {
     // 256 KiB of A, in whole row tiles.
     const int64_t block = std::clamp<int64_t>((1 << 16) / std::max<int64_t>(p_.k, 1), 6, kRows) / 6 * 6;
     for (int64_t r = begin; r < end; r += block)
-      for (int64_t i = 0; i < panel_count(panels_); ++i) panel(i, r, std::min(end, r + block));
+      for (int64_t i = 0; i < panel_count(panels_); ++i) panel(i, r, std::min(end, r + block), i + 1 < panel_count(panels_));
   }
 
-  // Rows [begin, end) of panel i.
-  void panel(int64_t i, int64_t begin, int64_t end) {
+  // Rows [begin, end) of panel i; panel i + 1 follows if `more`.
+  void panel(int64_t i, int64_t begin, int64_t end, bool more) {
     GemmTile g;
     g.cols = panel_cols(panels_, i);
     g.k = p_.k;
@@ -48,7 +48,8 @@ class Product {
     g.bias = x_.bias ? x_.bias + i * panels_.nr : nullptr;
     g.epilogue = p_.epilogue;
     bind_panel(g, i);
-    for (int64_t r = begin; r < end; r += kRows) rows_of_panel(g, i, r, std::min(end, r + kRows));
+    more_ = more;
+    for (int64_t r = begin; r < end; r += kRows) rows_of_panel(g, i, r, std::min(end, r + kRows), r + kRows >= end);
   }
 
  private:
@@ -68,7 +69,7 @@ class Product {
     }
   }
 
-  void rows_of_panel(GemmTile& g, int64_t i, int64_t begin, int64_t end) {
+  void rows_of_panel(GemmTile& g, int64_t i, int64_t begin, int64_t end, bool last_rows) {
     const float* rows[kRows];
     g.rows = end - begin;
     for (int64_t r = 0; r < g.rows; ++r) rows[r] = x_.a + (begin + r) * p_.lda;
@@ -86,6 +87,9 @@ class Product {
       g.k = std::min(depth, p_.k - k);
       g.accumulate = k > 0;
       g.partial = k + g.k < p_.k;
+      // With 8 to 200 rows and cold weights this gains 3 to 15 %; a single row tile cannot get ahead of itself.
+      const bool follows = p_.b_form == GemmB::packed && (g.partial || (more_ && last_rows));
+      g.ahead = follows && g.rows > p_.kernel->mr ? g.k * g.ldb * static_cast<int64_t>(sizeof(float)) : 0;
       p_.kernel->run(g);
       k += g.k;
     } while (k < p_.k);
@@ -96,6 +100,7 @@ class Product {
   Matrices x_;
   GemmPanels panels_;
   int64_t in_scratch_ = -1;
+  bool more_ = false;
 };
 
 int64_t batch_size(const GemmStep& p) {
@@ -145,7 +150,7 @@ Status gemm_f32_step(const void* params, void* const* args, int part, int parts)
     } else {
       for (int64_t u = first; u < last;) {
         const int64_t row = u % tiles, stop = std::min(tiles, row + last - u);
-        product.panel(u / tiles, row * mr, std::min(p.m, stop * mr));
+        product.panel(u / tiles, row * mr, std::min(p.m, stop * mr), u + stop - row < last);
         u += stop - row;
       }
     }

@@ -31,10 +31,22 @@ FI_INLINE void gemm_store(float* p, VF v, int j, int last) {
 // pages.
 constexpr int kAhead = 4096;
 
+// This row tile's share of what is needed next: one prefetch per k, `step` bytes apart.
+struct GemmAhead {
+  const char* at;
+  int64_t step;
+};
+FI_INLINE GemmAhead gemm_ahead(const GemmTile& g, int64_t r0, int64_t rows) {
+  const int64_t depth = g.taps * g.k, begin = g.ahead * r0 / g.rows, end = g.ahead * (r0 + rows) / g.rows;
+  const int64_t step = (end - begin + depth - 1) / depth;
+  return {reinterpret_cast<const char*>(g.b + depth * g.ldb) + begin, step < 64 ? step : 64};
+}
+
 template <int MR, int NV>
 FI_INLINE void gemm_sums(VF (&acc)[MR][NV], const GemmTile& g, int64_t r0, int64_t n0) {
   const float* b = g.b + n0;
   const int64_t ldb = g.ldb, k_end = g.k;
+  GemmAhead ahead = gemm_ahead(g, r0, MR);
   for (int64_t t = 0; t < g.taps; ++t) {
     const float* a[MR];
     FI_UNROLL for (int r = 0; r < MR; ++r) a[r] = g.a[t * g.a_tap + r0 + r] + g.a_offset;
@@ -42,6 +54,8 @@ FI_INLINE void gemm_sums(VF (&acc)[MR][NV], const GemmTile& g, int64_t r0, int64
       VF bv[NV];
       FI_UNROLL for (int j = 0; j < NV; ++j) bv[j] = load(b + j * VF::W);
       FI_UNROLL for (int j = 0; j < NV; ++j) __builtin_prefetch(reinterpret_cast<const char*>(b + j * VF::W) + kAhead);
+      __builtin_prefetch(ahead.at, 0, 2);
+      ahead.at += ahead.step;
       FI_UNROLL for (int r = 0; r < MR; ++r) {
         const VF av = set1(a[r][k]);
         FI_UNROLL for (int j = 0; j < NV; ++j) acc[r][j] = fma(av, bv[j], acc[r][j]);
