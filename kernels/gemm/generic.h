@@ -31,22 +31,23 @@ FI_INLINE void gemm_store(float* p, VF v, int j, int last) {
 // pages.
 constexpr int kAhead = 4096;
 
-// This row tile's share of what is needed next: one prefetch per k, `step` bytes apart.
+// What the caller needs next, cut by rows: a row tile issues one prefetch per k, `step` bytes apart.
 struct GemmAhead {
   const char* at;
-  int64_t step;
+  int64_t per_row, step;
 };
-FI_INLINE GemmAhead gemm_ahead(const GemmTile& g, int64_t r0, int64_t rows) {
-  const int64_t depth = g.taps * g.k, begin = g.ahead * r0 / g.rows, end = g.ahead * (r0 + rows) / g.rows;
-  const int64_t step = (end - begin + depth - 1) / depth;
-  return {reinterpret_cast<const char*>(g.b + depth * g.ldb) + begin, step < 64 ? step : 64};
+FI_INLINE GemmAhead gemm_ahead(const GemmTile& g, int mr) {
+  const int64_t depth = g.taps * g.k;
+  if (g.ahead == 0 || depth == 0) return {reinterpret_cast<const char*>(g.b), 0, 0};
+  const int64_t per_row = g.ahead / g.rows, step = per_row * mr / depth + 1;
+  return {reinterpret_cast<const char*>(g.b + depth * g.ldb), per_row, step < 64 ? step : 64};
 }
 
 template <int MR, int NV>
-FI_INLINE void gemm_sums(VF (&acc)[MR][NV], const GemmTile& g, int64_t r0, int64_t n0) {
+FI_INLINE void gemm_sums(VF (&acc)[MR][NV], const GemmTile& g, const GemmAhead& ahead, int64_t r0, int64_t n0) {
   const float* b = g.b + n0;
   const int64_t ldb = g.ldb, k_end = g.k;
-  GemmAhead ahead = gemm_ahead(g, r0, MR);
+  const char* next = ahead.at + r0 * ahead.per_row;
   for (int64_t t = 0; t < g.taps; ++t) {
     const float* a[MR];
     FI_UNROLL for (int r = 0; r < MR; ++r) a[r] = g.a[t * g.a_tap + r0 + r] + g.a_offset;
@@ -54,8 +55,8 @@ FI_INLINE void gemm_sums(VF (&acc)[MR][NV], const GemmTile& g, int64_t r0, int64
       VF bv[NV];
       FI_UNROLL for (int j = 0; j < NV; ++j) bv[j] = load(b + j * VF::W);
       FI_UNROLL for (int j = 0; j < NV; ++j) __builtin_prefetch(reinterpret_cast<const char*>(b + j * VF::W) + kAhead);
-      __builtin_prefetch(ahead.at, 0, 2);
-      ahead.at += ahead.step;
+      __builtin_prefetch(next, 0, 2);
+      next += ahead.step;
       FI_UNROLL for (int r = 0; r < MR; ++r) {
         const VF av = set1(a[r][k]);
         FI_UNROLL for (int j = 0; j < NV; ++j) acc[r][j] = fma(av, bv[j], acc[r][j]);
@@ -103,7 +104,7 @@ FI_INLINE void gemm_finish(VF (&acc)[MR][NV], const GemmTile& g, int64_t r0, int
 
 // A register tile: MR rows from row r0, NV vectors from column n0, `last` lanes in the last vector.
 template <int MR, int NV>
-static void gemm_block(const GemmTile& g, int64_t r0, int64_t n0, int last) {
+static void gemm_block(const GemmTile& g, const GemmAhead& ahead, int64_t r0, int64_t n0, int last) {
   VF acc[MR][NV];
   FI_UNROLL for (int r = 0; r < MR; ++r) { FI_UNROLL for (int j = 0; j < NV; ++j) acc[r][j] = zero(); }
   if (g.accumulate) {
@@ -111,7 +112,7 @@ static void gemm_block(const GemmTile& g, int64_t r0, int64_t n0, int last) {
       FI_UNROLL for (int j = 0; j < NV; ++j) acc[r][j] = gemm_load<NV>(gemm_c_row(g, r0 + r) + n0, j, last);
     }
   }
-  gemm_sums<MR, NV>(acc, g, r0, n0);
+  gemm_sums<MR, NV>(acc, g, ahead, r0, n0);
   if (!g.partial) {
     gemm_finish<MR, NV>(acc, g, r0, n0, last);
     if (!is_clamp(g.epilogue.activation)) {
@@ -134,19 +135,20 @@ static void gemm_block(const GemmTile& g, int64_t r0, int64_t n0, int last) {
 
 // A register tile of 1..MR rows.
 template <int MR, int NV>
-FI_INLINE void gemm_up_to(int64_t rows, const GemmTile& g, int64_t r0, int64_t n0, int last) {
+FI_INLINE void gemm_up_to(int64_t rows, const GemmTile& g, const GemmAhead& ahead, int64_t r0, int64_t n0, int last) {
   if constexpr (MR > 1)
-    if (rows < MR) return gemm_up_to<MR - 1, NV>(rows, g, r0, n0, last);
-  gemm_block<MR, NV>(g, r0, n0, last);
+    if (rows < MR) return gemm_up_to<MR - 1, NV>(rows, g, ahead, r0, n0, last);
+  gemm_block<MR, NV>(g, ahead, r0, n0, last);
 }
 
 // All rows of NV vectors: MR at a time. The last MR + 1 .. 2 MR - 1 rows are halved, as a tile of few rows would wait
 // for B.
 template <int MR, int NV>
 FI_INLINE void gemm_rows(const GemmTile& g, int64_t n0, int last) {
+  const GemmAhead ahead = gemm_ahead(g, MR);
   for (int64_t r = 0; r < g.rows;) {
     const int64_t left = g.rows - r, rows = left >= 2 * MR ? MR : left > MR ? (left + 1) / 2 : left;
-    gemm_up_to<MR, NV>(rows, g, r, n0, last);
+    gemm_up_to<MR, NV>(rows, g, ahead, r, n0, last);
     r += rows;
   }
 }
