@@ -36,7 +36,8 @@ class Product {
     // 256 KiB of A, in whole row tiles.
     const int64_t block = std::clamp<int64_t>((1 << 16) / std::max<int64_t>(p_.k, 1), 6, kRows) / 6 * 6;
     for (int64_t r = begin; r < end; r += block)
-      for (int64_t i = 0; i < panel_count(panels_); ++i) panel(i, r, std::min(end, r + block), i + 1 < panel_count(panels_));
+      for (int64_t i = 0; i < panel_count(panels_); ++i)
+        panel(i, r, std::min(end, r + block), i + 1 < panel_count(panels_));
   }
 
   // Rows [begin, end) of panel i; panel i + 1 follows if `more`.
