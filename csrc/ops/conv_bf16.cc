@@ -5,6 +5,7 @@
 #include "csrc/ops/activation.h"
 #include "csrc/ops/bf16.h"
 #include "csrc/ops/conv.h"
+#include "kernels/winograd/winograd_bf16.h"
 
 namespace fi {
 
@@ -17,47 +18,30 @@ constexpr int64_t kFewChannels = 16;
 
 class ConvBF16Op final : public Op {
  public:
-  // f32: the float32 form, for maps on which Winograd's is faster; may be null.
-  ConvBF16Op(BuildContext& b, const Shape& w, std::unique_ptr<Op> f32)
+  ConvBF16Op(BuildContext& b, const Shape& w)
       : attributes_(b.node),
         epilogue_(read_epilogue(b.node.attributes)),
         y_(output_dtype(b.node)),
         channels_last_(b.node.attributes.i("channels_last", 0) != 0),
         groups_(b.node.attributes.i("group", 1)),
         w_(w),
-        kernel_(gemm_bf16(b.isa)),
-        f32_(std::move(f32)) {
+        kernel_(gemm_bf16(b.isa)) {
     const ConvWeights weights = conv_weights(w, groups_, false, attributes_, kBF16Panel);
-    merged_ = merges_width(weights);
-    const ConvWeights packed = merged_ ? merged_width(weights) : weights;
-    const int64_t elements = w.elements();
-    Packing packing;
-    packing.layout = words("conv_bf16_g", groups_, merged_ ? "_merged" : "");
-    packing.bytes = static_cast<size_t>(conv_bf16_packed_elements(packed)) * 2;
-    packing.pack = [=, merged = merged_](const Tensor& dense, void* to) {
-      std::vector<float> rows(merged ? static_cast<size_t>(elements) : 0);
-      if (merged) move_channels(weights, dense.as<float>(), rows.data(), true);
-      conv_bf16_pack(packed, merged ? rows.data() : dense.as<float>(), static_cast<uint16_t*>(to));
-    };
-    packing.unpack = [=, merged = merged_](const std::string&, const void* from, void* dense) {
-      std::vector<float> rows(merged ? static_cast<size_t>(elements) : 0);
-      auto* out = static_cast<float*>(dense);
-      conv_bf16_unpack(packed, static_cast<const uint16_t*>(from), merged ? rows.data() : out);
-      if (merged) move_channels(weights, rows.data(), out, false);
-    };
-    packed_ = b.packed(1, packing);
+    winograd_ = fits_winograd(weights, w.rank());
+    packed_ = winograd_ ? pack_winograd(b, weights) : pack_direct(b, weights, w.elements());
   }
 
   void plan(PlanContext& ctx) const override {
     check(float_or_bf16(ctx.dtype(0)), "X is ", ctx.input(0), ": float32 or bfloat16 is needed");
     if (ctx.shape(0).rank() > 5) ctx.not_native("more than three spatial axes");
     const Problem p = problem(ctx);
-    if (f32_ && p.winograd()) return f32_->plan(ctx);
     const LayoutOutput out(ctx, p.out, y_);
     if (p.out.shape().elements() == 0) return;
     Operand residual = ctx.in(3);
     if (ctx.has_input(3)) residual = channels_last_form(ctx, p.out, residual, ctx.dtype(3));
-    if (p.pointwise())
+    if (winograd_)
+      plan_winograd(ctx, p, residual, out.y);
+    else if (p.pointwise())
       plan_pointwise(ctx, p, residual, out.y);
     else
       plan_indirect(ctx, p, residual, out.y);
@@ -83,8 +67,6 @@ class ConvBF16Op final : public Op {
       return g.taps() == 1 && weights.groups == 1 && in.pixels() == out.pixels() && plain() && g.pad[0] == 0 &&
              g.pad[1] == 0 && g.pad[2] == 0;
     }
-    // Where the float32 form is Winograd F(4x4, 3x3): a quarter of the products beats half of the bytes.
-    bool winograd() const { return plain() && (g.out[1] + 3) / 4 * ((g.out[2] + 3) / 4) >= 9; }
   };
 
   Problem problem(PlanContext& ctx) const {
@@ -121,6 +103,25 @@ class ConvBF16Op final : public Op {
     ctx.step(kernel_.name, gemm_bf16_step, s,
              {x, ctx.address(packed_), ctx.in(2), residual, y, scratch ? ctx.scratch(scratch) : ctx.address(nullptr)},
              parts, 2 * p.macs());
+  }
+
+  void plan_winograd(PlanContext& ctx, const Problem& p, Operand residual, Operand y) const {
+    WinogradBF16Problem q{};
+    q.batch = p.in.batch;
+    q.in_h = p.g.in[1], q.in_w = p.g.in[2], q.channels = p.in.channels;
+    q.out_h = p.g.out[1], q.out_w = p.g.out[2], q.out_channels = p.out.channels;
+    q.pad_top = p.g.pad[1], q.pad_left = p.g.pad[2];
+    q.x_bf16 = ctx.dtype(0) == DType::bf16;
+    q.y_bf16 = y_ == DType::bf16;
+    q.residual_bf16 = residual_bf16(ctx);
+    q.epilogue = epilogue_;
+    q.kernel = &winograd_bf16(ctx.isa());
+    q.gemm = &kernel_;
+    const int parts = ctx.parts_for(p.macs() / 64);
+    const Operand x = channels_last_form(ctx, p.in, ctx.in(0), ctx.dtype(0));
+    const Operand scratch = ctx.scratch(winograd_bf16_prepare(q, parts));
+    ctx.step(q.kernel->name, winograd_bf16_step, q, {x, ctx.address(packed_), ctx.in(2), residual, y, scratch}, parts,
+             2 * p.macs());
   }
 
   void plan_indirect(PlanContext& ctx, const Problem& p, Operand residual, Operand y) const {
@@ -166,6 +167,42 @@ class ConvBF16Op final : public Op {
     return copy;
   }
 
+  const void* pack_direct(BuildContext& b, const ConvWeights& weights, int64_t elements) {
+    merged_ = merges_width(weights);
+    const ConvWeights packed = merged_ ? merged_width(weights) : weights;
+    Packing packing;
+    packing.layout = words("conv_bf16_g", groups_, merged_ ? "_merged" : "");
+    packing.bytes = static_cast<size_t>(conv_bf16_packed_elements(packed)) * 2;
+    packing.pack = [=, merged = merged_](const Tensor& dense, void* to) {
+      std::vector<float> rows(merged ? static_cast<size_t>(elements) : 0);
+      if (merged) move_channels(weights, dense.as<float>(), rows.data(), true);
+      conv_bf16_pack(packed, merged ? rows.data() : dense.as<float>(), static_cast<uint16_t*>(to));
+    };
+    packing.unpack = [=, merged = merged_](const std::string&, const void* from, void* dense) {
+      std::vector<float> rows(merged ? static_cast<size_t>(elements) : 0);
+      auto* out = static_cast<float*>(dense);
+      conv_bf16_unpack(packed, static_cast<const uint16_t*>(from), merged ? rows.data() : out);
+      if (merged) move_channels(weights, rows.data(), out, false);
+    };
+    return b.packed(1, packing);
+  }
+
+  static const void* pack_winograd(BuildContext& b, const ConvWeights& w) {
+    const BF16Panels panels = winograd_bf16_panels(w.in_per_group, w.out_per_group);
+    Packing packing;
+    packing.layout = "winograd_bf16_2x2";
+    packing.bytes = static_cast<size_t>(panels.elements()) * 2;
+    packing.pack = [=](const Tensor& dense, void* to) {
+      winograd_bf16_pack(dense.as<float>(), panels.k, panels.n, static_cast<uint16_t*>(to));
+    };
+    return b.packed(1, packing);
+  }
+
+  // A 3x3 window at stride 1 with enough channels to pay for the transforms. Never looks at the map or the batch.
+  static bool fits_winograd(const ConvWeights& w, int rank) {
+    return rank == 4 && w.groups == 1 && w.kernel[1] == 3 && w.kernel[2] == 3 && w.stride[1] == 1 && w.stride[2] == 1 &&
+           w.dilation[1] == 1 && w.dilation[2] == 1 && w.in_per_group >= 16 && w.out_per_group >= 16;
+  }
   // Whether a kernel row is one tap of a padded copy.
   bool merges_width(const ConvWeights& w) const {
     for (int64_t pad : attributes_.pads)
@@ -196,11 +233,9 @@ class ConvBF16Op final : public Op {
   int64_t groups_;
   Shape w_;
   const GemmBF16& kernel_;
-  std::unique_ptr<Op> f32_;
+  bool winograd_ = false;
   const void* packed_ = nullptr;
 };
-
-bool is_3x3(const Shape& w) { return w.rank() == 4 && w[2] == 3 && w[3] == 3; }
 
 }  // namespace
 
@@ -210,9 +245,7 @@ std::unique_ptr<Op> make_conv_of_precision(BuildContext& b) {
   if (!allows_bf16(b.node) || !w || w->dtype != DType::f32 || w->shape.rank() < 3 || w->shape.rank() > 5 ||
       groups < 1 || (groups > 1 && w->shape[1] < 4))
     return make_conv(b);
-  std::unique_ptr<Op> f32;
-  if (groups == 1 && is_3x3(w->shape) && w->shape[0] >= 16 && w->shape[1] >= 16) f32 = make_conv(b);
-  return std::make_unique<ConvBF16Op>(b, w->shape, std::move(f32));
+  return std::make_unique<ConvBF16Op>(b, w->shape);
 }
 
 }  // namespace fi

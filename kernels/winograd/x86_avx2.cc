@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/winograd/generic.h"
+#include "kernels/winograd/generic_bf16.h"
 
 namespace fi::FI_ISA {
 
@@ -12,3 +13,5 @@ void winograd_output_4(const float* products, int64_t plane, int64_t channels, c
 }
 
 }  // namespace fi::FI_ISA
+
+FI_WINOGRAD_BF16_VARIANT

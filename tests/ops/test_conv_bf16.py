@@ -5,7 +5,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from oracle import conv, to_last
-from support import build, check_node, check_same_bits, node_model
+from support import build, check_node, check_same_bits, node_model, run_everywhere
 from test_conv import CASES, oracle, tensors
 
 from fastinfer.errors import InputError
@@ -19,27 +19,26 @@ def rounded(x):
     return bf16(x).astype(np.float32)
 
 
-# Float32 forms: Winograd where the map is large enough, and depthwise.
-FLOAT32 = [n for n in CASES if n.startswith(("winograd", "depthwise", "multiplier"))]
-
-
-def expected(name, x, w, b, attrs):
-    return conv(x, w, b, **attrs) if name in FLOAT32 else conv(rounded(x), rounded(w), b, **attrs)
+# These stay in float32; Winograd rounds after its transforms instead of before.
+FLOAT32 = [n for n in CASES if n.startswith(("depthwise", "multiplier"))]
+WINOGRAD = [n for n, (_, c, _, o, k, a) in CASES.items()
+            if k == (3, 3) and c >= 16 and o >= 16 and not {"strides", "dilations", "group"} & set(a)]  # fmt: skip
 
 
 @pytest.mark.parametrize("last", [0, 1], ids=["channels_first", "channels_last"])
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [n for n in CASES if n not in WINOGRAD])
 def test_against_float64(name, last):
     n, c, size, o, k, attrs = CASES[name]
     x, w, b = tensors(np.random.default_rng(1), n, c, size, o, k, attrs.get("group", 1))
-    want = expected(name, x, w, b, attrs).astype(np.float32)
+    exact = conv(x, w, b, **attrs) if name in FLOAT32 else conv(rounded(x), rounded(w), b, **attrs)
+    want = exact.astype(np.float32)
     if last:
         x, want = to_last(x), to_last(want)
     check_node("Conv", [x, w, b], expected=[want], atol=2e-5, rtol=1e-4, constants=(1, 2), domain="fastinfer",
                channels_last=last, precision="bf16", **attrs)  # fmt: skip
 
 
-@pytest.mark.parametrize("name", [n for n in CASES if n not in FLOAT32])
+@pytest.mark.parametrize("name", [n for n in CASES if n not in FLOAT32 + WINOGRAD])
 @pytest.mark.parametrize("x16, r16, y16", [(1, 1, 1), (1, 0, 0), (0, 1, 0), (0, 0, 1)])
 def test_types(name, x16, r16, y16):
     n, c, size, o, k, attrs = CASES[name]
@@ -55,6 +54,26 @@ def test_types(name, x16, r16, y16):
     check_node("Conv", [bf16(x) if x16 else x, w, b, bf16(r) if r16 else r], expected=[want], constants=(1, 2),
                rtol=8e-3 if y16 else 1e-4, atol=1e-4, domain="fastinfer", channels_last=1, precision="bf16",
                activation="relu", **attrs)  # fmt: skip
+
+
+@pytest.mark.parametrize("x16, r16, y16", [(0, None, 0), (1, 1, 1), (1, 0, 0), (0, 1, 1)])
+@pytest.mark.parametrize("name", WINOGRAD)
+def test_winograd_error(name, x16, r16, y16):
+    """rms 4e-3 of the standard deviation (float64 model of the rounding: 4.0e-3 to 4.3e-3), on every instruction set."""
+    n, c, size, o, k, attrs = CASES[name]
+    rng = np.random.default_rng(6)
+    x, w, b = tensors(rng, n, c, size, o, k)
+    y = conv(x, w, b, **attrs)
+    r = None if r16 is None else rng.standard_normal(y.shape).astype(np.float32)
+    want = to_last(y + (0 if r is None else rounded(r) if r16 else r))
+    inputs = [to_last(v) for v in ((x,) if r is None else (x, r))]
+    inputs = [bf16(v) if cut else v for v, cut in zip(inputs, (x16, r16))]
+    model = node_model("Conv", [inputs[0], w, b, *inputs[1:]], domain="fastinfer", constants=[1, 2], channels_last=1,
+                       precision="bf16", activation="leaky_relu", activation_alpha=1.0,
+                       **({"output_dtype": "bf16"} if y16 else {}), **attrs)  # fmt: skip
+    for label, (got,) in run_everywhere(model, {"x0": inputs[0]} if r is None else {"x0": inputs[0], "x3": inputs[1]}):
+        error = got.astype(np.float64) - want
+        assert error.std() < 6e-3 * y.std() and np.abs(error).max() < 4e-2 * y.std(), label
 
 
 @pytest.mark.parametrize("name", ["pointwise", "direct_small_map", "strided", "stem", "grouped", "winograd"])
