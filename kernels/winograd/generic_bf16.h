@@ -110,14 +110,14 @@ static void winograd2_output(const float* products, int64_t plane, int64_t chann
 }  // namespace fi::FI_ISA
 
 // A variant: both transforms.
-#define FI_WINOGRAD_BF16_VARIANT                                                                               \
-  namespace fi::FI_ISA {                                                                                       \
-  void winograd_bf16_input(const void* const* pixels, bool bf16, int64_t channels, uint16_t* v, int64_t plane) { \
+#define FI_WINOGRAD_BF16_VARIANT                                                                                   \
+  namespace fi::FI_ISA {                                                                                           \
+  void winograd_bf16_input(const void* const* pixels, bool bf16, int64_t channels, uint16_t* v, int64_t plane) {   \
     bf16 ? winograd2_input<true>(pixels, channels, v, plane) : winograd2_input<false>(pixels, channels, v, plane); \
-  }                                                                                                            \
-  void winograd_bf16_output(const float* products, int64_t plane, int64_t channels, const float* bias,         \
-                            const Epilogue& e, void* const* rows, bool y_bf16, const void* const* residual,    \
-                            bool residual_bf16) {                                                              \
-    winograd2_output(products, plane, channels, bias, e, rows, y_bf16, residual, residual_bf16);               \
-  }                                                                                                            \
+  }                                                                                                                \
+  void winograd_bf16_output(const float* products, int64_t plane, int64_t channels, const float* bias,             \
+                            const Epilogue& e, void* const* rows, bool y_bf16, const void* const* residual,        \
+                            bool residual_bf16) {                                                                  \
+    winograd2_output(products, plane, channels, bias, e, rows, y_bf16, residual, residual_bf16);                   \
+  }                                                                                                                \
   }

@@ -7,11 +7,11 @@
 
 namespace fi {
 
-#define FI_KERNEL(isa)                                                                                   \
-  namespace isa {                                                                                        \
-  void winograd_bf16_input(const void* const*, bool, int64_t, uint16_t*, int64_t);                       \
-  void winograd_bf16_output(const float*, int64_t, int64_t, const float*, const Epilogue&, void* const*, \
-                            bool, const void* const*, bool);                                             \
+#define FI_KERNEL(isa)                                                                                         \
+  namespace isa {                                                                                              \
+  void winograd_bf16_input(const void* const*, bool, int64_t, uint16_t*, int64_t);                             \
+  void winograd_bf16_output(const float*, int64_t, int64_t, const float*, const Epilogue&, void* const*, bool, \
+                            const void* const*, bool);                                                         \
   }
 #include "kernels/winograd/kernels_bf16.inc"
 #undef FI_KERNEL

@@ -34,8 +34,8 @@ struct WinogradBF16Problem {
   const WinogradBF16* kernel;
   const GemmBF16* gemm;
   // Filled by winograd_bf16_prepare.
-  bool split_channels;  // parts share the tiles and divide the output channels
-  int64_t group;        // tiles transformed at a time
+  bool split_channels;                                // parts share the tiles and divide the output channels
+  int64_t group;                                      // tiles transformed at a time
   int64_t v_row, v_plane, block_plane, scratch_part;  // elements of V, floats of a block, bytes
 };
 // Fills the derived sizes; returns the scratch bytes that `parts` parts need.
