@@ -15,11 +15,15 @@ import json
 import math
 import platform
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from suite import MODELS, Benchmark, ensure, feeds_of
-from suite.export import path_of
+import numpy as np
+from suite import MODELS, ensure, feeds_of
+from suite.export import ROOT, path_of
+from suite.inductor import ensure_packages, package_of
 
 import fastinfer as fi
 from fastinfer import _core, bench
@@ -28,20 +32,46 @@ from fastinfer.cli.doctor import cpu_name
 RESULTS = Path(__file__).parent / "results"
 
 
-def measure(benchmark: Benchmark, options: argparse.Namespace) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Subject:
+    """package: what Inductor made of the same network, where there is one."""
+
+    name: str
+    path: Callable[[], Path]
+    feeds: Callable[[], dict[str, np.ndarray]]
+    package: Path | None = None
+
+
+def of_suite(names: list[str], inductor: bool) -> list[Subject]:
+    chosen = [MODELS[n] for n in names]
+    ensure(chosen)
+    if inductor:
+        ensure_packages(chosen)
+    packages = {b.name: p for b in chosen if inductor and (p := package_of(b)).exists()}
+    return [Subject(b.name, lambda b=b: path_of(b), lambda b=b: feeds_of(b), packages.get(b.name)) for b in chosen]
+
+
+def real_models() -> list[Subject]:
+    """Those of models/cases.py, which are fetched (500 MB) on the first use."""
+    sys.path.insert(0, str(ROOT))
+    from models.cases import CASES
+
+    return [Subject(c.name, c.path, lambda c=c: c.inputs()[0]) for c in CASES]
+
+
+def measure(subject: Subject, options: argparse.Namespace) -> dict[str, Any]:
     """The comparison as plain data, with `fallback` (nodes run by reference); or the error of compiling or running."""
-    feeds = feeds_of(benchmark)
     try:
-        model = fi.compile(str(path_of(benchmark)), threads=options.threads, precision=options.precision)
-        against = options.against
+        path, feeds = subject.path(), subject.feeds()
+        model = fi.compile(str(path), threads=options.threads, precision=options.precision)
         result = bench.compare(
-            model, feeds, against=against, onnx=path_of(benchmark), seconds=options.seconds, min_rounds=options.rounds,
-            precision=options.precision,
+            model, feeds, against=options.against, onnx=path, module=subject.package, seconds=options.seconds,
+            min_rounds=options.rounds, precision=options.precision,
         )  # fmt: skip
     except Exception as error:  # one model that fails must not cost the table of the others
-        return {"model": benchmark.name, "error": f"{type(error).__name__}: {error}"}
+        return {"model": subject.name, "error": f"{type(error).__name__}: {error}"}
     steps = model.explain(feeds).steps
-    row = {"model": benchmark.name, **result.as_dict(), "steps": len(steps)}
+    row = {"model": subject.name, **result.as_dict(), "steps": len(steps)}
     row["fallback"] = {s["label"]: "; ".join(s["refusals"]) for s in steps if "reference" in s["kernel"]}
     if options.profile:
         row["profile"] = str(model.profile(feeds, runs=5)).splitlines()[: 1 + options.profile]
@@ -75,8 +105,9 @@ def line(row: dict[str, Any], peers: list[str]) -> str:
 def write(rows: list[dict[str, Any]], options: argparse.Namespace, mean: float) -> Path:
     today = datetime.date.today().isoformat()
     precision = "" if options.precision == "fp32" else f"-{options.precision}"
-    path = RESULTS / f"models-{today}-{_core.active_isa()}-{options.threads}t{precision}.json"
-    names = ("fastinfer", "numpy", "onnx", *options.against)
+    kind = "real" if options.real else "models"
+    path = RESULTS / f"{kind}-{today}-{_core.active_isa()}-{options.threads}t{precision}.json"
+    names = ("fastinfer", "numpy", "onnx", *("torch" if n == "inductor" else n for n in options.against))
     report = {
         "date": today,
         "cpu": cpu_name(),
@@ -101,7 +132,15 @@ def arguments(given: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=_core.usable_cores())
     parser.add_argument("--only", type=names, default=list(MODELS), help=", ".join(MODELS))
-    parser.add_argument("--against", type=names, default=["onnxruntime", "openvino"])
+    parser.add_argument(
+        "--real", action="store_true", help="the trained models of models/cases.py instead of the suite"
+    )
+    parser.add_argument(
+        "--against",
+        type=names,
+        default=["onnxruntime", "openvino"],
+        help="also inductor, for which the suite's models are compiled once (about a minute each)",
+    )
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
     parser.add_argument("--seconds", type=float, default=6.0, help="per model, all runtimes together")
     parser.add_argument("--rounds", type=int, default=3, help="turns that each runtime gets at least")
@@ -118,15 +157,14 @@ def arguments(given: list[str]) -> argparse.Namespace:
 
 def main(given: list[str]) -> int:
     options = arguments(given)
-    chosen = [MODELS[n] for n in options.only]
-    ensure(chosen)
+    chosen = real_models() if options.real else of_suite(options.only, "inductor" in options.against)
     print(
         f"{cpu_name()}, {_core.active_isa()}, {options.threads} threads, {options.precision}, p50 of interleaved blocks"
     )
     print(header(options.against))
     rows = []
-    for benchmark in chosen:
-        rows.append(measure(benchmark, options))
+    for subject in chosen:
+        rows.append(measure(subject, options))
         print(line(rows[-1], options.against), flush=True)
         print("".join(f"    {text}\n" for text in rows[-1].get("profile", [])), end="")
         gc.collect()  # sessions of the peers, with their threads, live in closures until here

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -52,7 +53,8 @@ def export(benchmark: Benchmark) -> Path:
     return path
 
 
-def _write(benchmark: Benchmark, path: Path) -> None:
+def built(benchmark: Benchmark) -> tuple[Any, tuple]:
+    """The torch module, in eval mode and the same on every call, and its arguments."""
     import torch
 
     from suite.blocks import settle
@@ -61,7 +63,13 @@ def _write(benchmark: Benchmark, path: Path) -> None:
     module = benchmark.build()
     arguments = tuple(torch.from_numpy(a) for a in feeds_of(benchmark).values())
     has_norm = any(isinstance(m, torch.nn.BatchNorm2d) for m in module.modules())
-    module = settle(module, torch.randn(2, *benchmark.shape[1:])) if has_norm else module.eval()
+    return settle(module, torch.randn(2, *benchmark.shape[1:])) if has_norm else module.eval(), arguments
+
+
+def _write(benchmark: Benchmark, path: Path) -> None:
+    import torch
+
+    module, arguments = built(benchmark)
     free = {0: "batch", 1: "length"} if benchmark.dynamic else None
     shapes = tuple(free for _ in arguments) if free else None
     with torch.no_grad():

@@ -175,7 +175,8 @@ def compare(
     """Time `model` against peers on `inputs`.
 
     precision: that of `model`, for the peers too. tolerance: default TOLERANCE, or BF16_TOLERANCE for "bf16".
-    onnx: path or bytes that onnxruntime and openvino load. module: callable on torch tensors, for the peer torch.
+    onnx: path or bytes that onnxruntime and openvino load. module: callable on torch tensors, for the peers torch and
+    inductor; for inductor also the path of a package (torch._inductor.aoti_compile_and_package).
     The first peer that runs is the reference. Raises KeyError for an unknown peer.
     """
     threads = model.threads

@@ -90,6 +90,29 @@ def _torch(inputs: dict[str, np.ndarray], threads: int, onnx: Any, module: Any) 
     )
 
 
+def _inductor(inputs: dict[str, np.ndarray], threads: int, onnx: Any, module: Any) -> Run:
+    """Inductor with frozen weights: a package that torch compiled ahead of time, else a module compiled on the spot."""
+    if module is None:
+        raise ValueError("inductor runs torch modules: give a .pt2 file (torch.export.save) instead of an ONNX file")
+    import torch
+
+    torch.set_num_threads(threads)
+    tensors = [torch.from_numpy(np.array(x)) for x in inputs.values()]
+    if isinstance(module, str | os.PathLike):
+        compiled = torch._inductor.aoti_load_package(os.fspath(module))
+    else:
+        compiled = torch.compile(module, options={"freezing": True})
+
+    def call():
+        with torch.inference_mode():
+            return compiled(*tensors)
+
+    with torch.no_grad():  # frozen weights: the first call compiles, and must not see tensors that need gradients
+        compiled(*tensors)
+    leaves = torch.utils._pytree.tree_leaves
+    return Run(call, lambda: [x.numpy() for x in leaves(call()) if isinstance(x, torch.Tensor)])
+
+
 def _file_or_bytes(onnx: Any, name: str) -> Any:
     if onnx is None:
         raise ValueError(f"{name} needs the model as ONNX")
@@ -100,4 +123,5 @@ PEERS: dict[str, Callable[[dict[str, np.ndarray], int, Any, Any], Run]] = {
     "onnxruntime": _onnxruntime,
     "openvino": _openvino,
     "torch": _torch,
+    "inductor": _inductor,
 }
