@@ -9,7 +9,8 @@
 
 namespace fi {
 
-std::unique_ptr<Op> make_conv(BuildContext&);  // csrc/ops/conv.cc
+std::unique_ptr<Op> make_conv(BuildContext&);                          // csrc/ops/conv.cc
+std::unique_ptr<Op> make_depthwise_bf16(BuildContext&, const Shape& w);  // csrc/ops/depthwise_bf16.cc
 
 namespace {
 
@@ -242,9 +243,10 @@ class ConvBF16Op final : public Op {
 std::unique_ptr<Op> make_conv_of_precision(BuildContext& b) {
   const Desc* w = b.constant_desc(1);
   const int64_t groups = b.node.attributes.i("group", 1);
-  if (!allows_bf16(b.node) || !w || w->dtype != DType::f32 || w->shape.rank() < 3 || w->shape.rank() > 5 ||
-      groups < 1 || (groups > 1 && w->shape[1] < 4))
+  if (!allows_bf16(b.node) || !w || w->dtype != DType::f32 || w->shape.rank() < 3 || w->shape.rank() > 5 || groups < 1)
     return make_conv(b);
+  if (groups > 1 && w->shape[1] == 1 && w->shape[0] == groups) return make_depthwise_bf16(b, w->shape);
+  if (groups > 1 && w->shape[1] < 4) return make_conv(b);
   return std::make_unique<ConvBF16Op>(b, w->shape);
 }
 

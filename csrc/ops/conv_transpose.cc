@@ -3,7 +3,9 @@
 #include <algorithm>
 
 #include "csrc/ops/activation.h"
+#include "csrc/ops/bf16.h"
 #include "csrc/ops/conv.h"
+#include "kernels/conv/conv_bf16.h"
 
 namespace fi {
 namespace {
@@ -17,12 +19,19 @@ class ConvTranspose final : public Op {
     groups_ = a.i("group", 1);
     output_padding_ = a.ints("output_padding");
     output_shape_ = a.ints("output_shape");
-    panels_ = ConvPanels(b, 1, groups_, true, attributes_);
+    const Desc* w = b.constant_desc(1);
+    if (allows_bf16(b.node) && w && w->dtype == DType::f32 && w->shape.rank() >= 3 && w->shape.rank() <= 5) {
+      y_ = output_dtype(b.node);
+      pack_bf16(b, conv_weights(w->shape, groups_, true, attributes_, kBF16Panel));
+    } else {
+      panels_ = ConvPanels(b, 1, groups_, true, attributes_);
+    }
   }
 
   void plan(PlanContext& ctx) const override {
     for (int i = 0; i < ctx.n_inputs(); ++i)
-      if (ctx.has_input(i) && ctx.dtype(i) != DType::f32) ctx.not_native("ConvTranspose is native for float32 only");
+      if (ctx.has_input(i) && ctx.dtype(i) != DType::f32 && !(i == 0 && bf16_ && ctx.dtype(0) == DType::bf16))
+        ctx.not_native("ConvTranspose is native for float32 only");
     if (ctx.shape(0).rank() > 5) ctx.not_native("more than three spatial axes");
     const Image in = image_of(ctx.shape(0), channels_last_);
     const Shape& ws = ctx.shape(1);
@@ -44,8 +53,12 @@ class ConvTranspose final : public Op {
     s.kernel = gemm_;
     s.epilogue = epilogue_;
     const Image image = output_image(s.g, in, out_channels);
-    const LayoutOutput out(ctx, image, DType::f32);
+    const LayoutOutput out(ctx, image, y_);
     if (image.shape().elements() == 0) return;
+    if (bf16_) {
+      plan_bf16(ctx, s, in, out.y);
+      return out.finish(ctx);
+    }
     const Operand x = channels_last_form(ctx, in, ctx.in(0), DType::f32), packed = panels_.operand(ctx, 1, w);
     const int parts = ctx.parts_for(conv_f32_prepare(s));
     const double macs =
@@ -57,6 +70,38 @@ class ConvTranspose final : public Op {
   }
 
  private:
+  void pack_bf16(BuildContext& b, const ConvWeights& w) {
+    Packing packing;
+    packing.layout = words("conv_transpose_bf16_g", w.groups);
+    for (int a = 0; a < 3; ++a) packing.layout += words(":", w.stride[a], "/", w.dilation[a]);
+    packing.bytes = static_cast<size_t>(conv_bf16_packed_elements(w)) * 2;
+    packing.pack = [=](const Tensor& dense, void* packed) {
+      conv_bf16_pack(w, dense.as<float>(), static_cast<uint16_t*>(packed));
+    };
+    bf16_ = b.packed(1, packing);
+  }
+
+  void plan_bf16(PlanContext& ctx, const ConvF32& f32, const Image& in, Operand y) const {
+    ConvBF16 s;
+    s.g = f32.g;
+    s.batch = f32.batch;
+    s.groups = f32.groups;
+    s.in_channels = s.pixel_elements = f32.in_channels;
+    s.out_channels = f32.out_channels;
+    s.k = f32.k;
+    s.transposed = true;
+    s.y_bf16 = y_ == DType::bf16;
+    s.kernel = &gemm_bf16(ctx.isa());
+    s.epilogue = epilogue_;
+    const DType t = ctx.dtype(0);
+    const Operand x = rounded(ctx, t, channels_last_form(ctx, in, ctx.in(0), t), in.batch * in.pixels() * in.channels);
+    const int parts = ctx.parts_for(conv_bf16_prepare(s));
+    const double macs = static_cast<double>(in.batch * in.pixels() * s.out_channels) * static_cast<double>(s.g.taps() * s.k);
+    ctx.step("conv_transpose_bf16", conv_bf16_step, s,
+             {x, ctx.address(bf16_), ctx.in(2), ctx.address(nullptr), y, ctx.scratch(conv_bf16_scratch(s, parts))}, parts,
+             2 * macs);
+  }
+
   Geometry geometry(const Image& in, const Shape& w) const {
     const int n = in.spatial;
     const std::vector<int64_t> kernel(w.begin() + 2, w.end());
@@ -101,6 +146,8 @@ class ConvTranspose final : public Op {
   int64_t groups_ = 1;
   std::vector<int64_t> output_padding_, output_shape_;
   ConvPanels panels_;
+  const void* bf16_ = nullptr;  // the weights, if they are to be bfloat16
+  DType y_ = DType::f32;
 };
 
 }  // namespace

@@ -8,14 +8,13 @@ namespace fi {
   Status symbol(const void*, void* const*, int, int); \
   }
 #include "kernels/depthwise/kernels.inc"
+#include "kernels/depthwise/kernels_bf16.inc"
 #undef FI_KERNEL
 
-const DepthwiseKernel& depthwise_f32(Isa isa, const DepthwiseF32& p) {
-  static const DepthwiseKernel rows[] = {
-#define FI_KERNEL(isa, symbol, kw, sw) {#symbol "_" #isa, Isa::isa, kw, sw, &isa::symbol},
-#include "kernels/depthwise/kernels.inc"
-#undef FI_KERNEL
-  };
+namespace {
+
+// The first row that the instruction set has and that fits the window; the last fits all.
+const DepthwiseKernel& choose(const DepthwiseKernel* rows, Isa isa, const DepthwiseF32& p) {
   const Geometry& g = p.g;
   // A kernel of fixed width keeps pointers to at most 7 kernel rows.
   const bool fixed = g.dilation[2] == 1 && g.kernel[0] * g.kernel[1] <= 7;
@@ -23,6 +22,20 @@ const DepthwiseKernel& depthwise_f32(Isa isa, const DepthwiseF32& p) {
   while (row->isa > isa || (row->kw != 0 && !(fixed && row->kw == g.kernel[2] && row->sw == g.stride[2]))) ++row;
   return *row;
 }
+
+#define FI_KERNEL(isa, symbol, kw, sw) {#symbol "_" #isa, Isa::isa, kw, sw, &isa::symbol},
+const DepthwiseKernel kF32[] = {
+#include "kernels/depthwise/kernels.inc"
+};
+const DepthwiseKernel kBF16[] = {
+#include "kernels/depthwise/kernels_bf16.inc"
+};
+#undef FI_KERNEL
+
+}  // namespace
+
+const DepthwiseKernel& depthwise_f32(Isa isa, const DepthwiseF32& p) { return choose(kF32, isa, p); }
+const DepthwiseKernel& depthwise_bf16(Isa isa, const DepthwiseF32& p) { return choose(kBF16, isa, p); }
 
 double cost_of(const DepthwiseF32& p) {
   return static_cast<double>(p.batch * p.g.out_pixels()) * static_cast<double>(p.channels * (p.g.taps() + 4)) / 16;

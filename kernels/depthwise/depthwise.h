@@ -30,6 +30,8 @@ struct DepthwiseKernel {
 };
 static inline int64_t depthwise_scratch_floats(const DepthwiseF32& p) { return (p.channels + 31) / 32 * 32; }
 const DepthwiseKernel& depthwise_f32(Isa, const DepthwiseF32&);
+// The same with X, residual and Y in bfloat16; weights, sums and activations stay float32.
+const DepthwiseKernel& depthwise_bf16(Isa, const DepthwiseF32&);
 // In the units of PlanContext::parts_for.
 double cost_of(const DepthwiseF32&);
 

@@ -7,5 +7,6 @@ namespace fi::FI_ISA {
 FI_DEPTHWISE(3, 1, 4)
 FI_DEPTHWISE(3, 2, 4)
 FI_DEPTHWISE_ANY
+FI_DEPTHWISE_BF16_ANY
 
 }  // namespace fi::FI_ISA

@@ -51,9 +51,17 @@ FI_INLINE void pool_store(float* p, VF v, int n) {
     store(p, v, n);
 }
 
-// V vectors of channels from c on, the last of n lanes.
-template <class R, int V>
-FI_INLINE void pool_block(const PoolStep& q, const float* x, float* y, int64_t image, const int64_t* o, const Taps* in,
+FI_INLINE VF pool_load(const uint16_t* p, int n) { return n == VF::W ? load_bf16(p) : load_bf16(p, n); }
+FI_INLINE void pool_store(uint16_t* p, VF v, int n) {
+  if (n == VF::W)
+    store_bf16(p, v);
+  else
+    store_bf16(p, v, n);
+}
+
+// V vectors of channels from c on, the last of n lanes. T: float, or uint16_t for bfloat16.
+template <class R, int V, class T>
+FI_INLINE void pool_block(const PoolStep& q, const T* x, T* y, int64_t image, const int64_t* o, const Taps* in,
                           int64_t c, int n, VF divisor) {
   VF acc[V];
   FI_UNROLL for (int j = 0; j < V; ++j) acc[j] = R::first();
@@ -64,14 +72,14 @@ FI_INLINE void pool_block(const PoolStep& q, const float* x, float* y, int64_t i
   FI_UNROLL for (int j = 0; j < V; ++j) pool_store(y + c + j * VF::W, acc[j] / divisor, j == V - 1 ? n : VF::W);
 }
 
-template <class R, bool kAverage>
-FI_INLINE Status pool_f32(const void* params, void* const* args, int part, int parts) {
+template <class T, class R, bool kAverage>
+FI_INLINE Status pool_floats(const void* params, void* const* args, int part, int parts) {
   const auto& q = *static_cast<const PoolStep*>(params);
-  const auto* x = static_cast<const float*>(args[0]);
-  auto* y = static_cast<float*>(args[1]);
+  const auto* x = static_cast<const T*>(args[0]);
+  auto* y = static_cast<T*>(args[1]);
   pool_pixels(q, part, parts, [&](int64_t pixel, int64_t image, const int64_t* o, const Taps* in) {
     const VF divisor = set1(kAverage ? static_cast<float>(pool_count(q.g, o, in, q.count_include_pad)) : 1.f);
-    float* out = y + pixel * q.channels;
+    T* out = y + pixel * q.channels;
     int64_t c = 0;
     for (; c + 4 * VF::W <= q.channels; c += 4 * VF::W) pool_block<R, 4>(q, x, out, image, o, in, c, VF::W, divisor);
     for (; c < q.channels; c += VF::W) {
@@ -173,8 +181,10 @@ FI_INLINE Status pool_global_first(const void* params, void* const* args, int pa
   Status symbol(const void* params, void* const* args, int part, int parts) { \
     return __VA_ARGS__(params, args, part, parts);                            \
   }
-FI_POOL(pool_max_f32, pool_f32<PoolMax, false>)
-FI_POOL(pool_average_f32, pool_f32<PoolSum, true>)
+FI_POOL(pool_max_f32, pool_floats<float, PoolMax, false>)
+FI_POOL(pool_average_f32, pool_floats<float, PoolSum, true>)
+FI_POOL(pool_max_bf16, pool_floats<uint16_t, PoolMax, false>)
+FI_POOL(pool_average_bf16, pool_floats<uint16_t, PoolSum, true>)
 FI_POOL(pool_max_u8, pool_max_bytes<uint8_t, 0>)
 FI_POOL(pool_max_s8, pool_max_bytes<int8_t, -128>)
 FI_POOL(pool_global_average_last_f32, pool_global_last<PoolSum, true>)

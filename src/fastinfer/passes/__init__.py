@@ -32,6 +32,7 @@ from .recognize_group_norm import recognize_group_norm
 from .recognize_norm import recognize_norm
 from .recognize_softmax import recognize_softmax
 from .simplify_shapes import simplify_shapes
+from .store_bf16 import store_bf16
 
 Pass = Callable[[ir.Model], bool]
 
@@ -71,7 +72,7 @@ PIPELINE: list[Pass] = [
 ]
 
 # What follows the pipeline for a precision that was asked for.
-PRECISIONS: dict[str, list[Pass]] = {"fp32": [], "bf16": [allow_bf16]}
+PRECISIONS: dict[str, list[Pass]] = {"fp32": [], "bf16": [allow_bf16, store_bf16]}
 
 
 def run_pipeline(

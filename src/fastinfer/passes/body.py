@@ -15,17 +15,28 @@ OPSET = 26
 
 
 class Body:
-    """Records standard operators; `function` closes them into an ONNX function."""
+    """Records standard operators; `function` closes them into an ONNX function.
+
+    What the node reads or writes as bfloat16 is float32 inside.
+    """
 
     def __init__(self, node: ir.Node):
         self.node = node
         self.inputs = [ir.Value(name=f"in{i}") for i in range(len(node.inputs))]
         self.nodes: list[ir.Node] = []
         self._serial = itertools.count()
+        self._widened: dict[int, ir.Value] = {}
 
     def input(self, index: int) -> ir.Value | None:
         """The function's input, None when the node leaves it out."""
-        return self.inputs[index] if index < len(self.inputs) and self.node.inputs[index] is not None else None
+        given = self.node.inputs[index] if index < len(self.inputs) else None
+        if given is None:
+            return None
+        if given.dtype != ir.DataType.BFLOAT16:
+            return self.inputs[index]
+        if index not in self._widened:
+            self._widened[index] = self.op("Cast", self.inputs[index], to=int(ir.DataType.FLOAT))
+        return self._widened[index]
 
     def operand(self, index: int) -> ir.Value:
         value = self.input(index)
@@ -65,7 +76,11 @@ class Body:
         return self.op("Transpose", x, perm=list(perm))
 
     def function(self, *outputs: ir.Value, name: str, domain: str) -> ir.Function:
-        graph = ir.Graph(self.inputs, list(outputs), nodes=self.nodes, opset_imports={"": OPSET})
+        results = [
+            self.op("Cast", y, to=int(ir.DataType.BFLOAT16)) if given.dtype == ir.DataType.BFLOAT16 else y
+            for y, given in zip(outputs, self.node.outputs)
+        ]
+        graph = ir.Graph(self.inputs, results, nodes=self.nodes, opset_imports={"": OPSET})
         return ir.Function(domain, name, graph=graph, attributes=[])
 
 
