@@ -9,7 +9,7 @@
 
 namespace fi {
 
-std::unique_ptr<Op> make_conv(BuildContext&);                          // csrc/ops/conv.cc
+std::unique_ptr<Op> make_conv(BuildContext&);                            // csrc/ops/conv.cc
 std::unique_ptr<Op> make_depthwise_bf16(BuildContext&, const Shape& w);  // csrc/ops/depthwise_bf16.cc
 
 namespace {

@@ -96,10 +96,11 @@ class ConvTranspose final : public Op {
     const DType t = ctx.dtype(0);
     const Operand x = rounded(ctx, t, channels_last_form(ctx, in, ctx.in(0), t), in.batch * in.pixels() * in.channels);
     const int parts = ctx.parts_for(conv_bf16_prepare(s));
-    const double macs = static_cast<double>(in.batch * in.pixels() * s.out_channels) * static_cast<double>(s.g.taps() * s.k);
+    const double macs =
+        static_cast<double>(in.batch * in.pixels() * s.out_channels) * static_cast<double>(s.g.taps() * s.k);
     ctx.step("conv_transpose_bf16", conv_bf16_step, s,
-             {x, ctx.address(bf16_), ctx.in(2), ctx.address(nullptr), y, ctx.scratch(conv_bf16_scratch(s, parts))}, parts,
-             2 * macs);
+             {x, ctx.address(bf16_), ctx.in(2), ctx.address(nullptr), y, ctx.scratch(conv_bf16_scratch(s, parts))},
+             parts, 2 * macs);
   }
 
   Geometry geometry(const Image& in, const Shape& w) const {

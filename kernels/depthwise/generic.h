@@ -69,8 +69,8 @@ constexpr int64_t kDepthwiseL1 = 8192;  // floats
 // n channels from c on of P pixels. columns[r][j]: column j of the input under kernel row r, or a line of zeros.
 template <int KW, int SW, int P, class T>
 FI_INLINE void depthwise_vector(const DepthwiseF32& p, const DepthwiseArgs<T>& a,
-                                const T* const (*columns)[(P - 1) * SW + KW], const int64_t* taps, int rows,
-                                T* y, const T* residual, int64_t c, int n) {
+                                const T* const (*columns)[(P - 1) * SW + KW], const int64_t* taps, int rows, T* y,
+                                const T* residual, int64_t c, int n) {
   constexpr int kColumns = (P - 1) * SW + KW;
   const int64_t channels = p.channels;
   VF acc[P];
@@ -94,8 +94,8 @@ FI_INLINE void depthwise_vector(const DepthwiseF32& p, const DepthwiseArgs<T>& a
 // P pixels from `pixel` on.
 template <int KW, int SW, int P, class T>
 static void depthwise_tile(const DepthwiseF32& p, const DepthwiseArgs<T>& a,
-                           const T* const (*columns)[(P - 1) * SW + KW], const int64_t* taps, int rows,
-                           int64_t pixel, int64_t c, int64_t end) {
+                           const T* const (*columns)[(P - 1) * SW + KW], const int64_t* taps, int rows, int64_t pixel,
+                           int64_t c, int64_t end) {
   T* y = a.y + pixel * p.channels;
   const T* residual = a.residual ? a.residual + pixel * p.channels : nullptr;
   const int64_t first = c;
@@ -112,7 +112,7 @@ static void depthwise_tile(const DepthwiseF32& p, const DepthwiseArgs<T>& a,
 template <class T>
 struct DepthwiseRow {
   const T* line[kDepthwiseRows];  // first pixel of the input row
-  int64_t taps[kDepthwiseRows];       // the kernel row's first tap
+  int64_t taps[kDepthwiseRows];   // the kernel row's first tap
   int rows = 0;
   int64_t first_pixel;  // of the output row
 };
@@ -241,7 +241,7 @@ FI_INLINE Status depthwise_any(const void* params, void* const* args, int part, 
   }
 #define FI_DEPTHWISE_ANY                                                                 \
   Status depthwise_f32_any(const void* params, void* const* args, int part, int parts) { \
-    return depthwise_any<float>(params, args, part, parts);                                    \
+    return depthwise_any<float>(params, args, part, parts);                              \
   }
 #define FI_DEPTHWISE_BF16(KW, SW, P)                                                              \
   Status depthwise_bf16_##KW##s##SW(const void* params, void* const* args, int part, int parts) { \

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Pooling over windows, channels last (f32, bf16 with f32 sums, and the maximum of bytes) or any layout (plain C++, any type):
+// Pooling over windows, channels last (f32, bf16 with f32 sums, and the maximum of bytes) or any layout (plain C++, any
+// type):
 //
 //   max      Y[o] = max  of X[i] over the taps inside the image (NaN if one is NaN)
 //   average  Y[o] = sum  of X[i] over the taps inside the image / number of taps (inside the image, or with
