@@ -5,40 +5,14 @@ from __future__ import annotations
 
 import numpy as np
 import onnx_ir as ir
-from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from fastinfer import Model, _core
 from fastinfer.lower import lower
+from kernels.case import node_model
 
 ALL_ISAS = ["baseline", "avx2", "avx512", "avx512vnni", "avx512bf16"]
 ISAS = ALL_ISAS[: ALL_ISAS.index(_core.detected_isa()) + 1]
-
-
-def node_model(op, inputs, n_outputs=1, *, domain="", constants=(), opset=26, **attrs):
-    """A one-node ModelProto. inputs: arrays (None: left out); constants: indices of inputs that are initializers.
-    Input i is called x{i}, output i y{i}; shapes are left free (rank only)."""
-    names = ["" if a is None else f"x{i}" for i, a in enumerate(inputs)]
-    node = helper.make_node(op, names, [f"y{i}" for i in range(n_outputs)], name="under_test", domain=domain, **attrs)
-    ports, initializers = [], []
-    for i, a in enumerate(inputs):
-        if a is None:
-            continue
-        if i in constants:
-            initializers.append(numpy_helper.from_array(np.asarray(a), f"x{i}"))
-        else:
-            dims = [f"d{i}_{k}" for k in range(np.asarray(a).ndim)]
-            ports.append(
-                helper.make_tensor_value_info(f"x{i}", helper.np_dtype_to_tensor_dtype(np.asarray(a).dtype), dims)
-            )
-    outs = [helper.make_tensor_value_info(f"y{i}", TensorProto.UNDEFINED, None) for i in range(n_outputs)]
-    graph = helper.make_graph([node], "g", ports, outs, initializers)
-    imports = [
-        helper.make_opsetid("", opset),
-        helper.make_opsetid("com.microsoft", 1),
-        helper.make_opsetid("fastinfer", 1),
-    ]
-    return helper.make_model(graph, opset_imports=imports, ir_version=11)
 
 
 def build(model, *, threads=1, strict=True):

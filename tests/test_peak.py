@@ -12,6 +12,22 @@ def test_peak_has_plausible_figures():
     assert peak["threads"] == 1 and peak["kernel"].startswith("peak_f32x")
 
 
+def test_narrow_types_where_the_cpu_has_them():
+    peak, best = _core.measure_peak(1), _core.detected_isa()
+    assert ("bf16_gflops" in peak) == best.endswith("bf16")
+    assert ("int8_gops" in peak) == best.endswith(("vnni", "bf16"))
+    # Ice Lake and later multiply bfloat16 at least as fast as float32, bytes at twice the rate.
+    assert peak.get("bf16_gflops", 1e9) > 0.8 * peak["gflops"] and peak.get("int8_gops", 1e9) > 1.6 * peak["gflops"]
+
+
+def test_a_cache_reads_faster_than_memory():
+    small, large = (_core.measure_read(size, 1) for size in (16 << 10, 64 << 20))
+    assert small > large > 0.5e9
+    assert _core.measure_read(0, 1) > 0
+    with pytest.raises(InputError, match="bytes"):
+        _core.measure_read(1 << 40, 1)
+
+
 def test_a_wider_set_is_not_slower():
     before, figures = _core.active_isa(), {}
     try:

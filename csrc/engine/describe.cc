@@ -34,6 +34,14 @@ size_t reached(const Program& program, const ValueState& state, int value, Opera
   return 0;
 }
 
+// Steps of the node that write the value: each is taken to write its share (a concatenation's copies).
+size_t writers(const Program& program, const Segment& segment, size_t first, size_t last, int value) {
+  size_t n = 0;
+  for (size_t i = first; i < last; ++i)
+    n += reached(program, segment.state[value], value, operands_of(segment, segment.steps[i])) > 0;
+  return n;
+}
+
 // Operators that read no more of their first input than they give out: a table is not streamed to look up a row.
 bool selects(const Node& node) {
   static constexpr std::string_view all[] = {"Gather", "GatherElements", "GatherND", "Slice",
@@ -92,7 +100,7 @@ StepFacts facts_of(const Program& program, const Segment& segment, size_t index)
   for (int v : node.outputs) {
     if (v < 0 || !sized(state[v])) continue;
     const bool writes = reached(program, state[v], v, args) > 0;
-    if (writes) facts.bytes += state[v].desc.bytes();
+    if (writes) facts.bytes += state[v].desc.bytes() / writers(program, segment, first, last, v);
     if (facts.out.dtype == DType::none || (writes && !named)) facts.out = state[v].desc;
     named = named || writes;
   }

@@ -326,11 +326,22 @@ PYBIND11_MODULE(_core, m) {
         py::dict d;
         d["gflops"] = peak.gflops;
         d["read_gbs"] = peak.read_gbs;
+        if (peak.bf16_gflops > 0) d["bf16_gflops"] = peak.bf16_gflops;
+        if (peak.int8_gops > 0) d["int8_gops"] = peak.int8_gops;
         d["kernel"] = peak.kernel;
         d["threads"] = threads;
         return d;
       },
       py::arg("threads"));
+  m.def(
+      "measure_read",
+      [](size_t bytes, int threads) {
+        check(threads >= 1 && threads <= 1024, "threads=", threads, "; needed: 1 to 1024");
+        check(bytes <= (size_t{1} << 32), "bytes=", bytes, "; needed: at most 4 GiB");
+        py::gil_scoped_release unlocked;
+        return measure_read(bytes, threads);
+      },
+      py::arg("bytes"), py::arg("threads"));
   m.def("dtype_code", [](const py::dtype& d) { return static_cast<int>(dtype_of(d)); });
   m.def("numpy_dtype", [](int code) { return numpy_dtype(static_cast<DType>(code)); });
 }

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Shapes of attention, for tests and benchmarks alike."""
 
+from kernels.case import Case, T
+
 # name → (batch, heads, key heads, query positions, key positions, head size, causal)
 MODELS = {
     "minilm_32": (1, 12, 12, 32, 32, 32, False),
@@ -34,3 +36,18 @@ EDGES = [
     (2, 2, 2, 0, 8, 8, False),
     (0, 2, 2, 4, 8, 8, False),
 ]
+
+
+def _attention(batch: int, heads: int, key_heads: int, rows: int, keys: int, size: int, causal: bool) -> Case:
+    q, kv = T((batch, rows, heads, size)), T((batch, keys, key_heads, size))
+    layouts = {f"{x}_layout": "BSNH" for x in "qkvo"}
+    return Case("Attention", (q, kv, kv), {**layouts, "scale": size**-0.5, "causal": int(causal)}, "fastinfer")
+
+
+def _rotary(batch: int, heads: int, positions: int, size: int) -> Case:
+    cache = T((batch, positions, size // 2))
+    return Case("RotaryEmbedding", (T((batch, heads, positions, size)), cache, cache))
+
+
+# What benchmarks/kernels.py times.
+CASES = {**{name: _attention(*shape) for name, shape in MODELS.items()}, "rotary_llama_128": _rotary(1, 32, 128, 128)}

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Shapes of matrix products, for tests and benchmarks alike."""
 
+from kernels.case import Case, T, W
+
 # name → (m, k, n): the layers that real models spend their time in.
 MODELS = {
     "bert_qkv": (128, 768, 768),
@@ -39,3 +41,34 @@ EDGES = [
     (4, 5, 0),
     (14, 2100, 70),
 ]
+
+
+def _matmul(m: int, k: int, n: int, **attributes: object) -> Case:
+    return Case("MatMul", (T((m, k)), W(k, n)), attributes, "fastinfer")
+
+
+def _integer(m: int, k: int, n: int) -> Case:
+    return Case("MatMulInteger", (T((m, k), "uint8"), W(k, n, dtype="int8")))
+
+
+def _nbits(m: int, k: int, n: int) -> Case:
+    blocks = k // 32
+    packed = T((n, blocks, 16), "uint8", constant=True)
+    return Case(
+        "MatMulNBits",
+        (T((m, k)), packed, W(n * blocks)),
+        {"K": k, "N": n, "bits": 4, "block_size": 32},
+        "com.microsoft",
+    )
+
+
+# What benchmarks/kernels.py times.
+CASES = {
+    **{f"f32_{name}": _matmul(*shape) for name, shape in MODELS.items()},
+    **{f"bf16_{name}": _matmul(*shape, precision="bf16") for name, shape in MODELS.items()},
+    **{f"u8s8_{name}": _integer(*shape) for name, shape in MODELS.items()},
+    "nbits_decode_up": _nbits(1, 768, 3072),
+    "nbits_bert_up": _nbits(128, 768, 3072),
+}
+# Rows that run inside a step of another name.
+STEPS = {"dequantize_nbits_chunk": "gemm_nbits"}

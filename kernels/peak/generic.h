@@ -25,15 +25,17 @@ FI_INLINE Status peak_fma(const void* params, void* const* args, int part, int) 
 }
 
 FI_INLINE Status peak_read(const void* params, void* const* args, int part, int parts) {
-  const Range mine = part_of(static_cast<const PeakParams*>(params)->floats, part, parts, 8 * VF::W);
+  const auto& q = *static_cast<const PeakParams*>(params);
+  const Range mine = part_of(q.floats, part, parts, 8 * VF::W);
   const float* p = static_cast<const float*>(args[0]);
   VF x[8];
 #pragma GCC unroll 8
   for (int i = 0; i < 8; ++i) x[i] = zero();
-  for (int64_t at = mine.begin; at + 8 * VF::W <= mine.end; at += 8 * VF::W) {
+  for (int64_t r = 0; r < q.rounds; ++r)
+    for (int64_t at = mine.begin; at + 8 * VF::W <= mine.end; at += 8 * VF::W) {
 #pragma GCC unroll 8
-    for (int i = 0; i < 8; ++i) x[i] = x[i] + load(p + at + i * VF::W);
-  }
+      for (int i = 0; i < 8; ++i) x[i] = x[i] + load(p + at + i * VF::W);
+    }
 #pragma GCC unroll 8
   for (int i = 1; i < 8; ++i) x[0] = x[0] + x[i];
   static_cast<float*>(args[1])[part * kPeakOutStride] = reduce_add(x[0]);

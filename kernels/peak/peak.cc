@@ -18,8 +18,17 @@ namespace fi {
   }
 #include "kernels/peak/kernels.inc"
 #undef FI_KERNEL
+#define FI_KERNEL(isa, symbol, type)                        \
+  namespace isa {                                           \
+  Status symbol##_fma(const void*, void* const*, int, int); \
+  int64_t symbol##_flops();                                 \
+  }
+#include "kernels/peak/kernels_dot.inc"
+#undef FI_KERNEL
 
 namespace {
+
+enum class Narrow { bf16, int8 };
 
 const PeakKernel& peak_kernel(Isa isa) {
   static const PeakKernel rows[] = {
@@ -46,28 +55,47 @@ double best_seconds(StepFn fn, const PeakParams& params, void* const* args, int 
   return best;
 }
 
+// 10^9 operations per second of all threads together.
+double rate(StepFn fn, int64_t flops_per_round, int threads) {
+  std::vector<float> out(static_cast<size_t>(threads) * kPeakOutStride);
+  PeakParams params{1 << 14, 0};
+  void* args[] = {out.data()};
+  // Runs of 5 ms: long against waking a thread, short enough to fall between two interruptions.
+  while (params.rounds < (int64_t{1} << 32) && seconds_of(fn, params, args, threads) < 5e-3) params.rounds *= 2;
+  const double seconds = best_seconds(fn, params, args, threads, 12);
+  return static_cast<double>(flops_per_round) * static_cast<double>(params.rounds) * threads / seconds * 1e-9;
+}
+
+double narrow_rate(Narrow type, int threads) {
+#define FI_KERNEL(isa, symbol, of) \
+  if (type == Narrow::of && Isa::isa <= active_isa()) return rate(&isa::symbol##_fma, isa::symbol##_flops(), threads);
+#include "kernels/peak/kernels_dot.inc"
+#undef FI_KERNEL
+  return 0;
+}
+
 }  // namespace
+
+double measure_read(size_t bytes, int threads) {
+  // Below 4 KiB a part the loop's start would be measured.
+  const int64_t floats = std::max<int64_t>(static_cast<int64_t>(bytes / 4), int64_t{1024} * threads);
+  std::vector<float> out(static_cast<size_t>(threads) * kPeakOutStride);
+  const std::unique_ptr<float[]> buffer(new float[static_cast<size_t>(floats)]);
+  std::fill_n(buffer.get(), floats, 1.f);  // touches every page: an untouched one is the shared zero page
+  PeakParams params{1, floats};
+  void* args[] = {buffer.get(), out.data()};
+  const StepFn read = peak_kernel(active_isa()).read;
+  while (params.rounds < (int64_t{1} << 24) && seconds_of(read, params, args, threads) < 1e-3) params.rounds *= 2;
+  const double seconds = best_seconds(read, params, args, threads, 6);
+  return static_cast<double>(floats) * 4 * static_cast<double>(params.rounds) / seconds;
+}
 
 Peak measure_peak(int threads) {
   const PeakKernel& kernel = peak_kernel(active_isa());
-  std::vector<float> out(static_cast<size_t>(threads) * kPeakOutStride);
-  PeakParams params{1 << 14, 0};
-  void* fma_args[] = {out.data()};
-  // Runs of 5 ms: long against waking a thread, short enough to fall between two interruptions.
-  while (params.rounds < (int64_t{1} << 32) && seconds_of(kernel.fma, params, fma_args, threads) < 5e-3)
-    params.rounds *= 2;
-  const double fma = best_seconds(kernel.fma, params, fma_args, threads, 12);
-
   // Four times the last-level cache, at least 128 MiB, at most 512 MiB.
-  const int64_t bytes = std::clamp<int64_t>(4 * static_cast<int64_t>(caches().l3), 128 << 20, 512 << 20);
-  params.floats = bytes / 4;
-  const std::unique_ptr<float[]> buffer(new float[static_cast<size_t>(params.floats)]);
-  std::fill_n(buffer.get(), params.floats, 1.f);  // touches every page: an untouched one is the shared zero page
-  void* read_args[] = {buffer.get(), out.data()};
-  const double read = best_seconds(kernel.read, params, read_args, threads, 6);
-
-  const double flops = static_cast<double>(kernel.flops_per_round) * static_cast<double>(params.rounds) * threads;
-  return {flops / fma * 1e-9, static_cast<double>(bytes) / read * 1e-9, kernel.name};
+  const auto bytes = std::clamp<size_t>(4 * static_cast<size_t>(caches().l3), 128 << 20, 512 << 20);
+  return {rate(kernel.fma, kernel.flops_per_round, threads), measure_read(bytes, threads) * 1e-9,
+          narrow_rate(Narrow::bf16, threads), narrow_rate(Narrow::int8, threads), kernel.name};
 }
 
 }  // namespace fi
