@@ -127,15 +127,15 @@ class Rnn final : public Op {
     const Operand gates = input_gates(ctx, l, q, w, bias);
     const double work =
         static_cast<double>(q.steps * q.batch * l.directions) * static_cast<double>(l.columns() * l.hidden);
-    const int parts = ctx.parts_for(work / 16);
-    q.chunks = std::min<int64_t>(q.batch, (parts + l.directions - 1) / l.directions);
+    const int parts = rnn_cut(q, ctx.parts_for(work / 16));
     const Operand reset = ctx.has_input(kB) && l.has_reset_bias()
                               ? bias.plus(l.directions * l.columns() * static_cast<int64_t>(sizeof(float)))
                               : none;
     const Operand scratch = ctx.scratch(rnn_scratch(q));
+    if (q.splits > 1) ctx.step("rnn_start", rnn_start_step, q, {scratch});
     ctx.step(q.cell->name, rnn_step, q,
              {gates, r, reset, peephole, ctx.in(kH0), ctx.in(kC0), ctx.in(kLengths), out[0], out[1], out[2], scratch},
-             std::min<int>(parts, static_cast<int>(l.directions * q.chunks)), 2 * work);
+             parts, 2 * work);
   }
 
  private:

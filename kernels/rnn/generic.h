@@ -3,6 +3,8 @@
 #include "kernels/rnn/rnn.h"
 #include "kernels/simd/math.h"
 
+#define FI_RNN_UNROLL _Pragma("GCC unroll 8")
+
 namespace fi::FI_ISA {
 
 FI_INLINE VF rnn_activate(const RnnActivation& a, VF x) {
@@ -77,6 +79,45 @@ FI_INLINE void gru_row(const RnnProblem& q, const RnnActivation* act, const RnnS
   z = load(next);
   const VF candidate = rnn_activate(act[1], rnn_clip(q, load(x + 2 * kUnits) + load(rec + 2 * kUnits)));
   store(next, fma(z, old - candidate, candidate));
+}
+
+// NV vectors from column n of NS slices. Weights come from L2 at 47 bytes per cycle at best: as many chains as keep up
+// with that, and no more, as two streams of 32 KiB slices are slower than one (122 against 177 GB/s).
+template <int NV, int NS>
+static void rnn_sums_block(const RnnSums& s, int64_t slice, int64_t n) {
+  const int64_t stride = s.k * s.columns;
+  const float* w = s.weights + slice * stride + n;
+  VF acc[NS][NV];
+  FI_RNN_UNROLL for (int i = 0; i < NS; ++i) { FI_RNN_UNROLL for (int j = 0; j < NV; ++j) acc[i][j] = zero(); }
+  for (int64_t k = 0; k < s.k; ++k, w += s.columns) {
+    const VF h = set1(s.h[k]);
+    FI_RNN_UNROLL for (int i = 0; i < NS; ++i) {
+      FI_RNN_UNROLL for (int j = 0; j < NV; ++j) acc[i][j] = fma(h, load(w + i * stride + j * VF::W), acc[i][j]);
+    }
+  }
+  float* out = s.out + slice * s.columns + n;
+  FI_RNN_UNROLL for (int i = 0; i < NS; ++i) {
+    FI_RNN_UNROLL for (int j = 0; j < NV; ++j) store(out + i * s.columns + j * VF::W, acc[i][j]);
+  }
+}
+
+template <int NV>
+static void rnn_sums_columns(const RnnSums& s, int64_t n) {
+  constexpr int NS = VF::W == 16 ? (NV > 2 ? 1 : 4 / NV) : 8 / NV;
+  const int64_t whole = s.slices / NS;
+  for (int64_t i = 0; i < whole; ++i) rnn_sums_block<NV, NS>(s, (s.backwards ? whole - 1 - i : i) * NS, n);
+  for (int64_t i = whole * NS; i < s.slices; ++i) rnn_sums_block<NV, 1>(s, i, n);
+}
+
+FI_INLINE void rnn_sums(const RnnSums& s) {
+  constexpr int kGate = kUnits / VF::W;  // vectors per gate
+  int64_t n = s.from;
+  for (; s.to - n >= 8 * VF::W; n += 8 * VF::W) rnn_sums_columns<8>(s, n);
+  for (; s.to - n >= 4 * VF::W; n += 4 * VF::W) rnn_sums_columns<4>(s, n);
+  if (s.to - n == 3 * VF::W) return rnn_sums_columns<3>(s, n);
+  if (s.to - n == 2 * VF::W) return rnn_sums_columns<2>(s, n);
+  if constexpr (kGate == 1)
+    if (s.to > n) rnn_sums_columns<1>(s, n);
 }
 
 FI_INLINE void rnn_slice(const RnnProblem& q, int direction, const RnnSlice& s) {

@@ -44,7 +44,8 @@ struct RnnProblem {
   bool input_forget = false, linear_before_reset = false;
   float clip = 0;  // 0: none
   RnnActivation activation[2][3];
-  int64_t chunks = 1;  // parts = directions * chunks of the batch
+  int64_t chunks = 1;  // parts = directions * chunks of the batch * splits of the hidden units
+  int64_t splits = 1;
   const GemmF32* gemm = nullptr;
   const RnnCellKernel* cell = nullptr;
 };
@@ -62,10 +63,21 @@ struct RnnSlice {
   int64_t row;
   int phase;  // GRU without linear_before_reset: 0 = z and r, 1 = h~ and h'; else 0
 };
+// The recurrent sums of one row for several slices: out[i * columns + n] = sum over k of h[k] * weights[i][k][n] for
+// from <= n < to, with the chains of the microkernel.
+struct RnnSums {
+  const float* h;
+  int64_t k;
+  const float* weights;  // of slice i at weights + i * k * columns
+  int64_t columns, from, to, slices;
+  float* out;
+  bool backwards;  // the last slices first
+};
 struct RnnCellKernel {
   const char* name;
   Isa isa;
   void (*run)(const RnnProblem&, int direction, const RnnSlice&);
+  void (*sums)(const RnnSums&);
 };
 const RnnCellKernel& rnn_cell(Isa);
 
@@ -80,6 +92,10 @@ void rnn_pack_recurrent(RnnKind, int64_t hidden, const float* dense, float* pack
 void rnn_unpack_recurrent(RnnKind, int64_t hidden, const float* packed, float* dense);
 
 size_t rnn_scratch(const RnnProblem&);  // bytes, for all parts
+// Chooses chunks and splits for that many threads; gives the number of parts.
+int rnn_cut(RnnProblem&, int threads);
+// args: scratch. Must run before rnn_step where splits > 1.
+Status rnn_start_step(const void* params, void* const* args, int part, int parts);
 // args: gates of the input [direction][row][columns], R packed [direction], reset bias [direction][slices * kUnits] or
 // null, peepholes [direction][3][slices * kUnits] or null, initial h, initial c, lengths (int32), Y, Y_h, Y_c (all or
 // null), scratch.
