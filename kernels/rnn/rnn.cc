@@ -138,7 +138,8 @@ class Recurrence {
 
   void start(float* to, const float* from, int64_t begin, int64_t n, const Units& u) const {
     for (int64_t r = 0; r < n; ++r) {
-      std::memset(to + r * width_ + u.first * kUnits, 0, static_cast<size_t>((u.last - u.first) * kUnits) * sizeof(float));
+      std::memset(to + r * width_ + u.first * kUnits, 0,
+                  static_cast<size_t>((u.last - u.first) * kUnits) * sizeof(float));
       if (from)
         std::memcpy(to + r * width_ + u.from,
                     from + direction_ * q_.state_direction + (begin + r) * q_.state_batch + u.from,
@@ -196,7 +197,8 @@ class Recurrence {
     }
   }
 
-  void cells(int64_t i, int phase, const float* sums, float* h, float* next, int64_t t, int64_t begin, int64_t n) const {
+  void cells(int64_t i, int phase, const float* sums, float* h, float* next, int64_t t, int64_t begin,
+             int64_t n) const {
     for (int64_t r = 0; r < n; ++r)
       x_rows_[r] = x_ + (t * q_.x_step + (begin + r) * q_.x_batch) * columns_ + i * gates_ * kUnits;
     RnnSlice s{};
@@ -260,8 +262,8 @@ size_t rnn_scratch(const RnnProblem& q) {
 }
 
 int rnn_cut(RnnProblem& q, int threads) {
-  // Weights that leave half of an L2 for nothing else are split rather than read by every core, and a stage must be long
-  // against the hand-over of h (about 0.1 us): 32 K multiply-adds are 0.5 us from L2.
+  // Weights that leave half of an L2 for nothing else are split rather than read by every core, and a stage must be
+  // long against the hand-over of h (about 0.1 us): 32 K multiply-adds are 0.5 us from L2.
   const int64_t weights = rnn_columns(q.kind, q.hidden) * q.hidden, share = (threads + q.directions - 1) / q.directions;
   const auto most_splits = [&](int64_t rows) {
     return std::clamp<int64_t>(std::min(rnn_slices(q.hidden) / 2, rows * weights / (1 << 15)), 1, share);
