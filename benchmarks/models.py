@@ -34,12 +34,13 @@ RESULTS = Path(__file__).parent / "results"
 
 @dataclass(frozen=True)
 class Subject:
-    """package: what Inductor made of the same network, where there is one."""
+    """package: what Inductor made of the same network, where there is one. tolerance: None for bench.compare's own."""
 
     name: str
     path: Callable[[], Path]
     feeds: Callable[[], dict[str, np.ndarray]]
     package: Path | None = None
+    tolerance: float | None = None
 
 
 def of_suite(names: list[str], inductor: bool) -> list[Subject]:
@@ -51,12 +52,18 @@ def of_suite(names: list[str], inductor: bool) -> list[Subject]:
     return [Subject(b.name, lambda b=b: path_of(b), lambda b=b: feeds_of(b), packages.get(b.name)) for b in chosen]
 
 
-def real_models() -> list[Subject]:
-    """Those of models/cases.py, which are fetched (500 MB) on the first use."""
+def real_models(names: list[str]) -> list[Subject]:
+    """Those of models/cases.py (all, if no names are given), which are fetched (500 MB) on the first use."""
     sys.path.insert(0, str(ROOT))
     from models.cases import CASES
 
-    return [Subject(c.name, c.path, lambda c=c: c.inputs()[0]) for c in CASES]
+    unknown = set(names) - {c.name for c in CASES}
+    if unknown:
+        raise SystemExit(
+            f"no real model is called {', '.join(sorted(unknown))}; known: {', '.join(c.name for c in CASES)}"
+        )
+    chosen = [c for c in CASES if not names or c.name in names]
+    return [Subject(c.name, c.path, lambda c=c: c.inputs()[0], tolerance=c.tolerance) for c in chosen]
 
 
 def measure(subject: Subject, options: argparse.Namespace) -> dict[str, Any]:
@@ -66,7 +73,7 @@ def measure(subject: Subject, options: argparse.Namespace) -> dict[str, Any]:
         model = fi.compile(str(path), threads=options.threads, precision=options.precision)
         result = bench.compare(
             model, feeds, against=options.against, onnx=path, module=subject.package, seconds=options.seconds,
-            min_rounds=options.rounds, precision=options.precision,
+            min_rounds=options.rounds, precision=options.precision, tolerance=subject.tolerance,
         )  # fmt: skip
     except Exception as error:  # one model that fails must not cost the table of the others
         return {"model": subject.name, "error": f"{type(error).__name__}: {error}"}
@@ -131,7 +138,7 @@ def arguments(given: list[str]) -> argparse.Namespace:
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=_core.usable_cores())
-    parser.add_argument("--only", type=names, default=list(MODELS), help=", ".join(MODELS))
+    parser.add_argument("--only", type=names, default=[], help=f"default: all of {', '.join(MODELS)}")
     parser.add_argument(
         "--real", action="store_true", help="the trained models of models/cases.py instead of the suite"
     )
@@ -150,14 +157,18 @@ def arguments(given: list[str]) -> argparse.Namespace:
     )
     options = parser.parse_args(given)
     unknown = [n for n in options.only if n not in MODELS]
-    if unknown:
+    if unknown and not options.real:
         parser.error(f"no model is called {', '.join(unknown)}; known: {', '.join(MODELS)}")
     return options
 
 
 def main(given: list[str]) -> int:
     options = arguments(given)
-    chosen = real_models() if options.real else of_suite(options.only, "inductor" in options.against)
+    chosen = (
+        real_models(options.only)
+        if options.real
+        else of_suite(options.only or list(MODELS), "inductor" in options.against)
+    )
     print(
         f"{cpu_name()}, {_core.active_isa()}, {options.threads} threads, {options.precision}, p50 of interleaved blocks"
     )
