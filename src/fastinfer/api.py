@@ -75,9 +75,10 @@ def compile(
         defaults = model.meta[frontend.DEFAULTS]
     with _stage("optimizing the model"):
         model = passes.run_pipeline(model, precision=precision)
+        packed = passes.pack_sequences(model)
     with _stage("lowering the model"):
         return Model(
-            lower(model, defaults), threads=threads, strict=strict, rebuild=rebuild, call_names=names,
+            lower(model, defaults, packed), threads=threads, strict=strict, rebuild=rebuild, call_names=names,
             overridable=constants, with_inputs=again if constants else None,
         )  # fmt: skip
 

@@ -10,6 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from fastinfer.errors import ModelError
+from fastinfer.passes.pack_sequences import PackedGraph
 from fastinfer.program import Graph, Program
 
 _KINDS = {
@@ -23,20 +24,32 @@ _KINDS = {
 _OPAQUE = 255
 
 
-def lower(model: ir.Model, defaults: Mapping[str, ir.TensorProtocol] | None = None) -> Program:
-    """Lower a model (newest opset, functions inlined, passes applied). defaults: of inputs that may be left out."""
+def lower(
+    model: ir.Model, defaults: Mapping[str, ir.TensorProtocol] | None = None, packed: PackedGraph | str | None = None
+) -> Program:
+    """Lower a model (newest opset, functions inlined, passes applied). defaults: of inputs that may be left out;
+    packed: the form for sequences of different lengths, or why there is none."""
     tensors: dict[str, Any] = {}
-    lowering = _Lowering(tensors, {})
+    shared: dict[int, str] = {}
+    lowering = _Lowering(tensors, {}, shared=shared)
     graph = lowering.graph(model.graph, [])
     keys = {name: lowering.key(_numpy(tensor)) for name, tensor in (defaults or {}).items()}
-    return Program(graph, tensors, {"opsets": dict(model.opset_imports), "defaults": keys})
+    program = Program(graph, tensors, {"opsets": dict(model.opset_imports), "defaults": keys})
+    if isinstance(packed, str):
+        program.packed = {"refused": packed}
+    elif packed is not None:
+        lowered = _Lowering(tensors, {}, shared=shared).graph(packed.model.graph, [])
+        program.packed = {"graph": lowered, **packed.notes()}
+    return program
 
 
 class _Lowering:
     """Lowers one graph; ``outer`` maps values of enclosing graphs that are constants to their tensor keys."""
 
-    def __init__(self, tensors: dict[str, Any], outer: dict[ir.Value, str], nested: bool = False) -> None:
+    def __init__(self, tensors: dict[str, Any], outer: dict[ir.Value, str], nested: bool = False,
+                 shared: dict[int, str] | None = None) -> None:  # fmt: skip
         self.nested = nested
+        self.shared = {} if shared is None else shared  # id of a constant's tensor → key: two graphs hold it once
         self.tensors = tensors
         self.outer = outer
         self.numbers: dict[ir.Value, int] = {}
@@ -68,7 +81,10 @@ class _Lowering:
                 inputs.append({"value": self.number(v), "name": v.name or "", "dtype": 0, "dims": None})
         for v in graph.initializers.values():
             if v not in given:
-                self.constants[self.number(v)] = self.key(_array(v))
+                key = self.shared.get(id(v.const_value))
+                if key is None:
+                    key = self.shared[id(v.const_value)] = self.key(_array(v))
+                self.constants[self.number(v)] = key
         nodes = []
         for n in graph:
             if n.op_type == "Constant" and n.domain == "":

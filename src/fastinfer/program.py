@@ -52,6 +52,15 @@ class Program:
     graph: Graph
     tensors: dict[str, Any]  # ndarray, or {"dtype", "shape", "packed": {layout: uint8 array}, maybe "dense"}
     notes: dict[str, Any] = field(default_factory=dict)
+    # The form for sequences of different lengths: "graph", on the same tensors, and "inputs", "outputs", "auxiliary" of
+    # passes.pack_sequences; or "refused", the reason why there is none.
+    packed: dict[str, Any] = field(default_factory=dict)
+
+    def packed_native(self, main: _core.Program) -> _core.Program:
+        """Build the packed form on the constants that `main` holds, packed weights included. Nothing may run by reference:
+        the bits of a row then depend on the other rows."""
+        held = {k: {n: x for n, x in c.items() if n != "value"} for k, c in _held_constants(self.graph, main)}
+        return _native(self.packed["graph"], {**self.tensors, **held}, None, True)
 
     def native(self, fallback: Callable[[], Callable] | None, strict: bool) -> _core.Program:
         """Build the native program. ``fallback`` makes, when first needed, the function that runs a node by reference."""
@@ -171,8 +180,9 @@ def save(program: Program, native: _core.Program, path: str | os.PathLike) -> No
             add(key, entry["dense"], entry["dtype"])
         for layout, raw in entry.get("packed", {}).items():
             add(f"{key}@{layout}", raw, 2)
+    packed = {k: _graph_json(v) if k == "graph" else v for k, v in program.packed.items()}
     meta = {"format": FORMAT, "graph": _graph_json(program.graph), "types": typed, "strings": objects,
-            "notes": program.notes, "isa": native.isa}  # fmt: skip
+            "notes": program.notes, "packed": packed, "isa": native.isa}  # fmt: skip
     _write(path, entries, {"fastinfer": json.dumps(meta, separators=(",", ":"))})
 
 
@@ -282,4 +292,5 @@ def _parse(data: np.ndarray) -> Program:
                 f"tensor '{name}' has {raw.size} bytes, {dtype}{held['shape']} needs {count * dtype.itemsize}"
             )
         held["dense"] = raw.view(dtype).reshape(held["shape"]) if count else np.zeros(held["shape"], dtype)
-    return Program(_graph_from_json(meta["graph"]), tensors, dict(meta["notes"]))
+    packed = {k: _graph_from_json(v) if k == "graph" else v for k, v in meta.get("packed", {}).items()}
+    return Program(_graph_from_json(meta["graph"]), tensors, dict(meta["notes"]), packed)

@@ -26,6 +26,7 @@ from .inline_branches import inline_branches
 from .lower_attention import lower_attention
 from .lower_contrib import lower_contrib
 from .merge_movements import expose_heads, merge_movements
+from .pack_sequences import pack_sequences as pack_sequences
 from .recognize_activations import recognize_activations
 from .recognize_gelu import recognize_gelu
 from .recognize_group_norm import recognize_group_norm

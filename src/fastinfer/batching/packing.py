@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Feeds of different lengths → the arrays of one packed call, and its results → those of each feed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fastinfer import _core
+from fastinfer.errors import ModelError
+from fastinfer.tensors import TensorSpec
+
+
+@dataclass(frozen=True)
+class Port:
+    """How an input or output lies in the packed form: see fastinfer.passes.pack_sequences.PackedPort."""
+
+    name: str
+    form: str
+    axis: int
+    batch: int
+
+    @staticmethod
+    def of(note: Mapping[str, Any]) -> Port:
+        port = Port(str(note["name"]), str(note["form"]), int(note["axis"]), int(note["batch"]))
+        if port.form not in ("token", "sequence", "uniform"):
+            raise ModelError(f"'{port.name}' has the packed form '{port.form}'")
+        return port
+
+
+@dataclass(frozen=True)
+class Extent:
+    """A feed's rows (sequences of one length), their length, and where they lie among all tokens and sequences."""
+
+    rows: int
+    length: int
+    token: int = 0
+    sequence: int = 0
+
+
+class PackedForm:
+    """The packed program of a model. Made once; several threads may run it at once."""
+
+    def __init__(self, notes: Mapping[str, Any], native: _core.Program, threads: int, specs: Sequence[TensorSpec]) -> None:
+        self.inputs = [Port.of(n) for n in notes["inputs"]]
+        self.outputs = [Port.of(n) for n in notes["outputs"]]
+        self.auxiliary = [str(n) for n in notes["auxiliary"]]
+        if [p.name for p in self.inputs] != [s.name for s in specs] or not set(self.auxiliary) <= set(AUXILIARY):
+            raise ModelError("the packed form does not go with the model's inputs")
+        self.specs = list(specs)
+        self.executor = _core.Executor(native, threads, 8)
+
+    def extent(self, arrays: Sequence[Any]) -> Extent | None:
+        """Rows and length of one feed; None when it cannot be packed (the model then says what is wrong with it)."""
+        rows = length = None
+        for port, spec, a in zip(self.inputs, self.specs, arrays):
+            if not isinstance(a, np.ndarray) or str(a.dtype) != spec.dtype or a.ndim != len(spec.shape or ()):
+                return None
+            if any(isinstance(d, int) and d != n for d, n in zip(spec.shape or (), a.shape)):
+                return None
+            if a.shape[0] != (a.shape[0] if rows is None else rows):
+                return None
+            rows = a.shape[0]
+            if port.form == "token":
+                if a.shape[1] != (a.shape[1] if length is None else length):
+                    return None
+                length = a.shape[1]
+        return Extent(rows, length) if rows and length else None
+
+    def run(self, feeds: Sequence[Sequence[np.ndarray]], extents: Sequence[Extent]) -> list[list[np.ndarray]]:
+        """The outputs of each feed. Raises FastinferError when any of them fails."""
+        placed, token, sequence = [], 0, 0
+        for e in extents:
+            placed.append(Extent(e.rows, e.length, token, sequence))
+            token += e.rows * e.length
+            sequence += e.rows
+        lengths = np.repeat(np.array([e.length for e in placed], np.int64), [e.rows for e in placed])
+        joined = [_join(port, [arrays[i] for arrays in feeds]) for i, port in enumerate(self.inputs)]
+        arrays = {**{p.name: a for p, a in zip(self.inputs, joined)}}
+        aux = [AUXILIARY[name](lengths) for name in self.auxiliary]
+        results = self.executor.run([*aux, *arrays.values()])
+        return [[_part(port, y, e) for port, y in zip(self.outputs, results)] for e in placed]
+
+
+def _join(port: Port, arrays: list[np.ndarray]) -> np.ndarray:
+    if port.form == "token":
+        arrays = [a.reshape(1, a.shape[0] * a.shape[1], *a.shape[2:]) for a in arrays]
+        return np.concatenate(arrays, axis=1)
+    return np.concatenate(arrays, axis=0)
+
+
+def _part(port: Port, y: np.ndarray, e: Extent) -> np.ndarray:
+    if port.form == "uniform":
+        return y.copy()
+    before = (slice(None),) * port.axis
+    if port.form == "sequence":
+        return np.ascontiguousarray(y[(*before, slice(e.sequence, e.sequence + e.rows))])
+    if port.batch == NOWHERE:
+        return np.ascontiguousarray(y[(*before, slice(e.token, e.token + e.length))])
+    part = y[(*before, slice(e.token, e.token + e.rows * e.length))]
+    if port.batch == MERGED or e.rows == 1:
+        return np.ascontiguousarray(part)
+    axis = port.axis - (port.batch < port.axis)
+    part = part.squeeze(port.batch)
+    part = part.reshape(*part.shape[:axis], e.rows, e.length, *part.shape[axis + 1 :])
+    return np.ascontiguousarray(np.moveaxis(part, axis, port.batch))
+
+
+NOWHERE, MERGED = -1, -2  # Port.batch
+
+
+def _first(lengths: np.ndarray) -> np.ndarray:
+    return np.cumsum(lengths) - lengths
+
+
+def _positions(lengths: np.ndarray) -> np.ndarray:
+    return np.arange(lengths.sum()) - np.repeat(_first(lengths), lengths)
+
+
+def _pairs(lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    squares = lengths * lengths
+    inside = _positions(squares)
+    first, each = np.repeat(_first(lengths), squares), np.repeat(lengths, squares)
+    return first + inside // each, first + inside % each
+
+
+# All int64; what they are: fastinfer.passes.packing.translate.AUXILIARY.
+AUXILIARY = {
+    "lengths": lambda n: n,
+    "first": _first,
+    "last": lambda n: np.cumsum(n) - 1,
+    "positions": _positions,
+    "sequence": lambda n: np.repeat(np.arange(len(n)), n),
+    "queries": lambda n: _pairs(n)[0],
+    "keys": lambda n: _pairs(n)[1],
+}
