@@ -21,13 +21,14 @@ PYTHON = {
     "fallback": {*BASE, "fallback_ops", "passes"},
     "fallback_ops": BASE,
     "lower": {*BASE, "program", "passes"},
-    "model": {*BASE, "program", "tensors", "report", "fallback"},
+    "batching": {*BASE, "tensors"},
+    "model": {*BASE, "batching", "program", "tensors", "report", "fallback"},
     "api": {*BASE, "model", "tensors", "lower", "frontend", "passes", "quantize"},
     "cuda": {*BASE, "model", "program"},
     "onnx_backend": {*BASE, "api"},
     "peers": BASE,
     "bench": {*BASE, "peers", "model"},
-    "serve": {*BASE, "api", "model"},
+    "serve": {*BASE, "api", "model", "batching"},
     "cli": {*BASE, "serve", "bench", "peers", "report", "api", "model"},
 }
 NATIVE = {

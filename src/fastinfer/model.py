@@ -14,7 +14,9 @@ import numpy as np
 
 from fastinfer import _core
 from fastinfer import program as program_file
-from fastinfer.errors import InputError, ModelError
+from fastinfer.batching.many import Many
+from fastinfer.batching.packing import PackedForm
+from fastinfer.errors import InputError, ModelError, UnsupportedError
 from fastinfer.report import Explanation, Profile
 from fastinfer.tensors import TensorSpec, from_numpy_like, to_numpy
 
@@ -69,6 +71,7 @@ class Model:
         self._variants = _Variants([s.name for s in overridable], with_inputs)
         self._input_names = [s.name for s in specs]
         self._output_names = [s.name for s in self.outputs]
+        self._many = Many(self._executor.run, self._packed_form, bool(program.packed.get("rows", False)))
 
     # ------------------------------------------------------------------------------------------------------------ run
 
@@ -107,6 +110,58 @@ class Model:
             return variant.run(inputs)
         results = self._executor.run(self._arrays(inputs))
         return dict(zip(self._output_names, results, strict=True))
+
+    def run_many(self, feeds: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Run on several feeds, of different lengths too; the outputs of each, with the bits that it has alone.
+
+        Where the model has a packed form (:attr:`packing`) the feeds run as one call without padding; else feeds of equal
+        shapes run as one batch if the model's rows are independent; what is left runs one by one. Raises the first
+        feed's error (InputError, ...); :meth:`run_each` gives every feed's own.
+        """
+        outcomes = self.run_each(feeds)
+        for i, outcome in enumerate(outcomes):
+            if isinstance(outcome, Exception):
+                outcome.add_note(f"in feed {i} of {len(feeds)}")
+                raise outcome
+        return outcomes  # type: ignore[return-value]
+
+    def run_each(self, feeds: Sequence[Mapping[str, Any]]) -> list[dict[str, Any] | Exception]:
+        """As :meth:`run_many`, with each feed's outputs or the error that it raises alone."""
+        outcomes: list[dict[str, Any] | Exception] = []
+        arrays = []
+        for feed in feeds:
+            try:
+                if variant := self._variants.find(feed):
+                    outcomes.append(variant.run(feed))
+                else:
+                    arrays.append(self._arrays(feed))
+                    outcomes.append({})
+            except Exception as e:  # noqa: BLE001  belongs to this feed
+                outcomes.append(e)
+        results = iter(self._many.run(arrays))
+        for i, outcome in enumerate(outcomes):
+            if outcome == {}:
+                result = next(results)
+                ok = not isinstance(result, Exception)
+                outcomes[i] = dict(zip(self._output_names, result, strict=True)) if ok else result
+        return outcomes
+
+    @property
+    def packing(self) -> str:
+        """Empty where sequences of different lengths run as one packed call; else why they cannot."""
+        refused = self._program.packed.get("refused", "" if self._program.packed else "compiled without a packed form")
+        return str(refused)
+
+    def _packed_form(self) -> PackedForm | None:
+        notes = self._program.packed
+        if "graph" not in notes:
+            return None
+        try:
+            native = self._program.packed_native(self._native)
+            return PackedForm(notes, native, self.threads, [*self.inputs, *self.overridable][: len(self._input_names)])
+        except (ModelError, UnsupportedError) as e:
+            self._program.packed = {"refused": str(e), "rows": notes.get("rows", False)}
+            return None
 
     async def arun(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """As :meth:`run`, in a worker thread, so that the event loop goes on."""
@@ -182,6 +237,7 @@ class Model:
     def trim(self) -> None:
         """Drop cached plans and free arenas; the next call makes them again."""
         self._executor.trim()
+        self._many.trim()
 
     @property
     def threads(self) -> int:

@@ -79,9 +79,7 @@ class PackedForm:
             sequence += e.rows
         lengths = np.repeat(np.array([e.length for e in placed], np.int64), [e.rows for e in placed])
         joined = [_join(port, [arrays[i] for arrays in feeds]) for i, port in enumerate(self.inputs)]
-        arrays = {**{p.name: a for p, a in zip(self.inputs, joined)}}
-        aux = [AUXILIARY[name](lengths) for name in self.auxiliary]
-        results = self.executor.run([*aux, *arrays.values()])
+        results = self.executor.run([*(AUXILIARY[name](lengths) for name in self.auxiliary), *joined])
         return [[_part(port, y, e) for port, y in zip(self.outputs, results)] for e in placed]
 
 
