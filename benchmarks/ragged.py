@@ -29,7 +29,6 @@ import fastinfer as fi
 from fastinfer import _core, peers
 from fastinfer.cli.doctor import cpu_name
 
-
 TOLERANCE = 1e-3  # of the largest output
 VOCABULARY = 30000
 
@@ -39,7 +38,9 @@ def corpus() -> list[int]:
     lengths = []
     for path in sorted(Path(ast.__file__).parent.glob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if not isinstance(node, ast.Module | ast.FunctionDef | ast.ClassDef) or not (text := ast.get_docstring(node)):
+            if not isinstance(node, ast.Module | ast.FunctionDef | ast.ClassDef) or not (
+                text := ast.get_docstring(node)
+            ):
                 continue
             for sentence in re.split(r"(?<=[.!?])\s+|\n\s*\n", text):
                 if re.fullmatch(r"[A-Z][^>|=_{}\[\]]*[.!?]", sentence):
@@ -58,7 +59,10 @@ def padded(model: fi.Model, lengths: list[int], generator: np.random.Generator) 
     shape = len(lengths), max(lengths)
     mask = (np.arange(shape[1]) < np.array(lengths)[:, None]).astype(np.int64)
     ids = generator.integers(1, VOCABULARY, shape) * mask
-    return {s.name: mask if "mask" in s.name else ids if "ids" in s.name else np.zeros(shape, np.int64) for s in model.inputs}
+    return {
+        s.name: mask if "mask" in s.name else ids if "ids" in s.name else np.zeros(shape, np.int64)
+        for s in model.inputs
+    }
 
 
 def feeds_of(batch: dict[str, np.ndarray], lengths: list[int]) -> list[dict[str, np.ndarray]]:
@@ -69,7 +73,10 @@ def error(ours: list[dict[str, np.ndarray]], reference: list[np.ndarray], length
     """The largest difference at a real token, relative to the largest output."""
     (name,) = ours[0]
     largest = max(float(np.abs(y[name]).max()) for y in ours)
-    return max(float(np.abs(y[name][0] - reference[0][i, :n]).max()) for i, (y, n) in enumerate(zip(ours, lengths))) / largest
+    return (
+        max(float(np.abs(y[name][0] - reference[0][i, :n]).max()) for i, (y, n) in enumerate(zip(ours, lengths)))
+        / largest
+    )
 
 
 def take_turns(calls: dict[str, Callable[[], Any]], seconds: float) -> dict[str, float]:

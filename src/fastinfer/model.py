@@ -127,23 +127,21 @@ class Model:
 
     def run_each(self, feeds: Sequence[Mapping[str, Any]]) -> list[dict[str, Any] | Exception]:
         """As :meth:`run_many`, with each feed's outputs or the error that it raises alone."""
-        outcomes: list[dict[str, Any] | Exception] = []
-        arrays = []
-        for feed in feeds:
+        outcomes: list[dict[str, Any] | Exception] = [{} for _ in feeds]
+        arrays: dict[int, list[Any]] = {}
+        for i, feed in enumerate(feeds):
             try:
                 if variant := self._variants.find(feed):
-                    outcomes.append(variant.run(feed))
+                    outcomes[i] = variant.run(feed)
                 else:
-                    arrays.append(self._arrays(feed))
-                    outcomes.append({})
-            except Exception as e:  # noqa: BLE001  belongs to this feed
-                outcomes.append(e)
-        results = iter(self._many.run(arrays))
-        for i, outcome in enumerate(outcomes):
-            if outcome == {}:
-                result = next(results)
-                ok = not isinstance(result, Exception)
-                outcomes[i] = dict(zip(self._output_names, result, strict=True)) if ok else result
+                    arrays[i] = self._arrays(feed)
+            except Exception as e:
+                outcomes[i] = e  # it belongs to this feed
+        for i, result in zip(arrays, self._many.run(list(arrays.values())), strict=True):
+            if isinstance(result, Exception):
+                outcomes[i] = result
+            else:
+                outcomes[i] = dict(zip(self._output_names, result, strict=True))
         return outcomes
 
     @property

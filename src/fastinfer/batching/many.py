@@ -54,7 +54,9 @@ class Many:
         if packed is not None:
             extents = {i: e for i in left if (e := packed.extent(feeds[i])) is not None}
             for group in token_groups(extents):
-                self._settle(outcomes, feeds, group, lambda g: packed.run([feeds[i] for i in g], [extents[i] for i in g]))
+                self._settle(
+                    outcomes, feeds, group, lambda g: packed.run([feeds[i] for i in g], [extents[i] for i in g])
+                )
             left = [i for i in left if i not in extents]
         elif self._rows:
             for group in shape_groups(feeds, left):
@@ -71,7 +73,7 @@ class Many:
                 for i, result in zip(group, together(group), strict=True):
                     outcomes[i] = result
                 return
-            except Exception:  # noqa: BLE001  each one's own error comes out of its own run
+            except Exception:
                 pass
         for i in group:
             outcomes[i] = self._one(feeds[i])
@@ -79,7 +81,7 @@ class Many:
     def _one(self, arrays: Arrays) -> Outcome:
         try:
             return self._alone(arrays)
-        except Exception as e:  # noqa: BLE001  an outcome like any other
+        except Exception as e:
             return e
 
     def _batch(self, feeds: Sequence[Arrays]) -> list[list[np.ndarray]]:

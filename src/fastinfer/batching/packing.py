@@ -44,7 +44,9 @@ class Extent:
 class PackedForm:
     """The packed program of a model. Made once; several threads may run it at once."""
 
-    def __init__(self, notes: Mapping[str, Any], native: _core.Program, threads: int, specs: Sequence[TensorSpec]) -> None:
+    def __init__(
+        self, notes: Mapping[str, Any], native: _core.Program, threads: int, specs: Sequence[TensorSpec]
+    ) -> None:
         self.inputs = [Port.of(n) for n in notes["inputs"]]
         self.outputs = [Port.of(n) for n in notes["outputs"]]
         self.auxiliary = [str(n) for n in notes["auxiliary"]]

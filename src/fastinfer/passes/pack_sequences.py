@@ -68,13 +68,10 @@ def _input(t: Translation, v: ir.Value) -> PackedPort:
     batched = len(dims) > 0 and (not fixed[0] or dims[0] == 1)
     if not batched or not all(fixed[2:]):
         raise Refused(f"input '{v.name}' is {v.shape}; needed: a batch, then the sequence or fixed extents")
-    rest = [Extent(int(d)) for d in dims[2:]]  # type: ignore[arg-type]
-    shape = (BATCH, *([LENGTH] if len(dims) > 1 and not fixed[1] else map(Extent, dims[1:2])), *rest)
+    shape = tuple(Extent(d) if isinstance(d, int) and i > 0 else (BATCH, LENGTH)[i] for i, d in enumerate(dims))
     form = form_of(shape)
-    # The packed graph's ports are [1, T, ...] and [S, ...].
-    extents = [1, *dims[1:]] if form is Form.token else list(dims)
-    new = ir.Value(name=v.name, type=v.type, shape=ir.Shape(["T" if i == 1 and form is Form.token else "S" if i == 0 and
-                   form is Form.sequence else d for i, d in enumerate(extents)]))  # fmt: skip
+    extents: list[int | str] = ["S" if form is Form.sequence else 1, *("T" if e.l else e.c for e in shape[1:])]
+    new = ir.Value(name=v.name, type=v.type, shape=ir.Shape(extents))
     t.inputs[v.name or ""] = new
     t.values[v] = Packed(form, shape, new, dtype=v.dtype)
     return PackedPort(v.name or "", form.value, 1 if form is Form.token else 0, 0)

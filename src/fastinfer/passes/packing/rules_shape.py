@@ -3,13 +3,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import onnx_ir as ir
 
 from .. import pattern
 from .translate import Rule, Translation
-from .values import (BATCH, LENGTH, ONE, BatchIndex, Extent, Extents, Form, Packed, Position, Refused, Stack, broadcast,
-                     form_of, product, words)  # fmt: skip
+from .values import (
+    BATCH,
+    LENGTH,
+    ONE,
+    BatchIndex,
+    Extent,
+    Extents,
+    Form,
+    Packed,
+    Position,
+    Refused,
+    Stack,
+    broadcast,
+    form_of,  # fmt: skip
+    product,
+    words,
+)
 
 FAR = 1 << 30
 
@@ -75,7 +92,7 @@ def reshape_target(given: Extents, source: Extents, allow_zero: bool) -> Extents
     return tuple(out)
 
 
-def alone(shape: Extents) -> Extents:
+def alone(shape: Iterable[Extent]) -> Extents:
     return tuple(Extent(e.c, 0, e.l) for e in shape)
 
 
@@ -218,7 +235,9 @@ def gather(t: Translation, node: ir.Node, x: list) -> list[Packed]:
     if data.shape[axis].b:
         raise Refused("takes entries along the batch")
     (value,) = t.copy(node, [data.value, index.value], axis=axis)
-    return [data.but(shape=data.shape[:axis] + index.shape + data.shape[axis + 1 :], value=value, content=None, origin=None)]
+    return [
+        data.but(shape=data.shape[:axis] + index.shape + data.shape[axis + 1 :], value=value, content=None, origin=None)
+    ]
 
 
 def _counts_up(table: ir.Value | None) -> bool:
@@ -233,8 +252,8 @@ def gather_elements(t: Translation, node: ir.Node, x: list) -> list[Packed]:
     data, index = x
     axis = axis_of(pattern.attr(node, "axis", 0), len(data.shape))
     index = t.densify(index) if index.form is not Form.ghost else index
-    others = [e for i, e in enumerate(index.vary) if i != axis]
-    if data.form is not Form.uniform or not data.dense or index.form is not Form.token or any(e != ONE for e in others):
+    beside = [e for i, e in enumerate(index.vary) if i != axis] + [e for i, e in enumerate(data.vary) if i != axis]
+    if data.form is not Form.uniform or index.form is not Form.token or any(e not in (ONE, BATCH) for e in beside):
         raise Refused("picks elements by other than one index per token")
     (value,) = t.copy(node, [data.value, index.value])
     return [index.but(value=value, dtype=data.dtype, content=index.content if _counts_up(data.origin) else None)]
@@ -247,7 +266,9 @@ def gather_nd(t: Translation, node: ir.Node, x: list) -> list[Packed]:
     if not same or pattern.attr(node, "batch_dims", 0) != 0 or data.form is not Form.token or len(data.shape) < 2:
         raise Refused("picks by indices that are not those of the token itself")
     data, where = t.densify(data), index.shape[:-1]
-    if data.shape[:2] != (BATCH, LENGTH) or sorted(map(str, where)) != sorted(map(str, (BATCH, LENGTH, *[ONE] * (len(where) - 2)))):
+    if data.shape[:2] != (BATCH, LENGTH) or sorted(map(str, where)) != sorted(
+        map(str, (BATCH, LENGTH, *[ONE] * (len(where) - 2)))
+    ):
         raise Refused(f"picks {words(where)} of {words(data.shape)}")
     out = where + data.shape[2:]
     value = t.op("Reshape", data.value, t.ints(*packed_extents(out, Form.token)), allowzero=0)
@@ -280,7 +301,11 @@ def slice_(t: Translation, node: ir.Node, x: list) -> list[Packed]:
         return [_slice_positions(t, p, bounds)]
     p = t.densify(p)
     for axis, start, end, step in bounds:
-        whole = start in (Extent(0), Extent(plus=-1)) and step == 1 and (end == p.shape[axis] or (end.fixed and end.c >= FAR))
+        whole = (
+            start in (Extent(0), Extent(plus=-1))
+            and step == 1
+            and (end == p.shape[axis] or (end.fixed and end.c >= FAR))
+        )
         if whole:
             continue
         if p.shape[axis].l:

@@ -176,7 +176,9 @@ def reduce(t: Translation, node: ir.Node, x: list) -> list[Packed]:
 
 def _reduce_tokens(t: Translation, node: ir.Node, p: Packed, axes: list[int], keep: bool) -> Packed:
     if p.form is not Form.token or len(axes) != 1 or node.op_type not in REDUCTIONS:
-        raise Refused(f"reduces axes {axes} of {words(p.shape)}; along the sequence only sum, mean, max and min of one axis")
+        raise Refused(
+            f"reduces axes {axes} of {words(p.shape)}; along the sequence only sum, mean, max and min of one axis"
+        )
     if p.dtype not in REDUCED:
         raise Refused(f"reduces {p.dtype} along the sequence")
     value = t.op("PackedReduce", p.value, t.aux("lengths"), domain=pattern.DOMAIN, axis=axes[0],
@@ -212,7 +214,12 @@ def attention(t: Translation, node: ir.Node, x: list) -> list[Packed]:
     q, k, v = (t.densify(p) for p in x[:3])
     for p, layout in zip((q, k, v), layouts):
         token = AXES[layout][0]
-        if p.form is not Form.token or len(p.shape) != 4 or p.length_axes() != [token] or p.shape[0] not in (ONE, BATCH):
+        if (
+            p.form is not Form.token
+            or len(p.shape) != 4
+            or p.length_axes() != [token]
+            or p.shape[0] not in (ONE, BATCH)
+        ):
             raise Refused(f"attends over {words(p.shape)}, laid out {layout}")
     heads = q.shape[AXES[layouts[0]][1]]
     shape = [q.shape[0], *[ONE] * 3]

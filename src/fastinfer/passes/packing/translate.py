@@ -48,9 +48,11 @@ class Translation:
         assert tensor is not None
         held = self.constants.get(id(tensor))
         if held is None:
-            held = self.constants[id(tensor)] = ir.Value(
-                name=self.fresh(v.name or "c"), type=ir.TensorType(tensor.dtype), shape=ir.Shape(tensor.shape), const_value=tensor
-            )  # fmt: skip
+            shape_ = ir.Shape(list(tensor.shape))  # type: ignore[arg-type]
+            held = ir.Value(
+                name=self.fresh(v.name or "c"), type=ir.TensorType(tensor.dtype), shape=shape_, const_value=tensor
+            )
+            self.constants[id(tensor)] = held
         shape = tuple(Extent(int(d)) for d in tensor.shape)  # type: ignore[arg-type]
         return Packed(Form.uniform, shape, held, dtype=tensor.dtype, origin=v)
 
@@ -75,7 +77,9 @@ class Translation:
     def ints(self, *numbers: int) -> ir.Value:
         return self.constant(np.array(numbers, np.int64))
 
-    def op(self, op: str, *inputs: ir.Value | None, domain: str = "", outputs: int = 1, hint: str = "", **attrs: Any) -> Any:
+    def op(
+        self, op: str, *inputs: ir.Value | None, domain: str = "", outputs: int = 1, hint: str = "", **attrs: Any
+    ) -> Any:
         """A new node; its output, or the list of several."""
         node = self.write(op, inputs, [convert_attribute(k, a) for k, a in attrs.items()], domain, outputs, hint)
         return node[0] if outputs == 1 else node
@@ -127,7 +131,9 @@ class Translation:
             raise Refused(f"{words(p.shape)} has its own extent along the sequence")
         value = self.swap(self.op("Gather", p.value, self.aux("sequence"), axis=b), rank, axis, b)
         vary = tuple(LENGTH if i == axis else ONE if i == b else e for i, e in enumerate(p.vary))
-        return p.but(form=Form.token, value=value, vary=vary, shape=broadcast([p.shape, vary]) if b != axis else p.shape)
+        return p.but(
+            form=Form.token, value=value, vary=vary, shape=broadcast([p.shape, vary]) if b != axis else p.shape
+        )
 
     def to_pair(self, p: Packed, axes: Sequence[int], rank: int) -> Packed:
         query, key = axes

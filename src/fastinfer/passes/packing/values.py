@@ -163,7 +163,7 @@ def form_of(vary: Extents) -> Form:
     lengths = sum(1 for e in vary if e.l)
     for e in vary:
         if e.plus or (not e.fixed and e.c != 1) or e.b > 1 or e.l > 1:
-            raise Refused(f"an axis of {words(vary)} mixes the length with something else")
+            raise Refused(f"has an axis in {words(vary)} that mixes the length with something else")
     if lengths > 2:
         raise Refused(f"{words(vary)} has more than two axes along the sequence")
     if lengths:

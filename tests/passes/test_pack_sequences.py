@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Packed form: every sequence has the bits that it has alone; what mixes tokens is refused, and says why."""
+
+import numpy as np
+import onnx
+import pytest
+
+import fastinfer as fi
+
+HEADER = '<ir_version: 10, opset_import: ["" : 23]>\n'
+RNG = np.random.default_rng(3)
+LENGTHS = (5, 1, 9, 3, 9, 17)
+
+
+def compile_text(text, **constants):
+    """A model from ONNX text: `x` float32 [n, t, 8] and `ids` int64 [n, t] are its inputs."""
+    proto = onnx.parser.parse_model(HEADER + text)
+    for name, array in constants.items():
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
+    return fi.compile(proto, threads=2, strict=True)
+
+
+def feeds_for(model, lengths, rows=1):
+    make = {"x": lambda n: RNG.standard_normal((rows, n, 8), dtype=np.float32), "ids": lambda n: RNG.integers(0, 9, (rows, n)),
+            "mask": lambda n: (np.arange(n) < max(1, n - 1)).astype(np.int64)[None].repeat(rows, 0),
+            "scale": lambda n: RNG.standard_normal((rows, 8), dtype=np.float32)}  # fmt: skip
+    return [{s.name: make[s.name](n) for s in model.inputs} for n in lengths]
+
+
+def check_packs(model):
+    assert model.packing == ""
+    feeds = feeds_for(model, LENGTHS) + feeds_for(model, (4,), rows=3)
+    arrays = [model._arrays(f) for f in feeds]
+    form = model._many.packed()
+    together = form.run(arrays, [form.extent(a) for a in arrays])  # raises where run_many would fall back
+    for feed, got in zip(feeds, together):
+        want = list(model.run(feed).values())
+        for a, b in zip(got, want, strict=True):
+            assert a.dtype == b.dtype
+            np.testing.assert_array_equal(a, b)
+
+
+def weights(**shapes):
+    return {k: RNG.standard_normal(s, dtype=np.float32) for k, s in shapes.items()}
+
+
+TABLE = RNG.standard_normal((32, 8), dtype=np.float32)
+PACKS = {
+    "linear, norm, gelu": (
+        """g (float[n,t,8] x) => (float[n,t,4] y) { a = MatMul(x, w) b = LayerNormalization<axis = -1>(a, s) y = Gelu(b) }""",
+        weights(w=(8, 4), s=(4,)),
+    ),
+    "flattened rows": (
+        """g (float[n,t,8] x) => (float[n,t,4] y) { s = Constant<value_ints = [-1, 8]>() f = Reshape(x, s)
+           m = Gemm(f, w, b) h = Shape<end = 2>(x) four = Constant<value_ints = [4]>() to = Concat<axis = 0>(h, four)
+           y = Reshape(m, to) }""",
+        weights(w=(8, 4), b=(4,)),
+    ),
+    "first token": (
+        """g (float[n,t,8] x) => (float[n,8] y) { zero = Constant<value_int = 0>() a = Gather<axis = 1>(x, zero)
+           y = Tanh(a) }""",
+        {},
+    ),
+    "first token by slice, last by gather": (
+        """g (float[n,t,8] x) => (float[n,1,8] y, float[n,8] z) { zero = Constant<value_ints = [0]>()
+           one = Constant<value_ints = [1]>() y = Slice(x, zero, one, one) last = Constant<value_int = -1>()
+           z = Gather<axis = 1>(x, last) }""",
+        {},
+    ),
+    "masked mean": (
+        """g (float[n,t,8] x, int64[n,t] mask) => (float[n,8] y) { one = Constant<value_ints = [1]>()
+           two = Constant<value_ints = [2]>() m = Cast<to = 1>(mask) m3 = Unsqueeze(m, two) to = Shape(x)
+           wide = Expand(m3, to) k = Mul(x, wide) sum = ReduceSum<keepdims = 0>(k, one)
+           count = ReduceSum<keepdims = 0>(wide, one) y = Div(sum, count) }""",
+        {},
+    ),
+    "mean, max and what follows": (
+        """g (float[n,t,8] x) => (float[n,t,8] y, float[n,1,8] z) { one = Constant<value_ints = [1]>()
+           mean = ReduceMean<keepdims = 1>(x, one) z = ReduceMax<keepdims = 1>(x, one) d = Sub(x, mean) y = Mul(d, z) }""",
+        {},
+    ),
+    "sum of integers": (
+        """g (int64[n,t] ids) => (int64[n] y) { one = Constant<value_ints = [1]>()
+           y = ReduceSum<keepdims = 0>(ids, one) }""",
+        {},
+    ),
+    "places from a range": (
+        """g (int64[n,t] ids) => (float[n,t,8] y) { zero = Constant<value_int = 0>() one = Constant<value_int = 1>()
+           s = Shape(ids) t = Gather<axis = 0>(s, one) p = Range(zero, t, one) e = Gather<axis = 0>(table, p)
+           v = Gather<axis = 0>(table, ids) y = Add(v, e) }""",
+        {"table": TABLE},
+    ),
+    "places from a running sum": (
+        """g (int64[n,t] ids, int64[n,t] mask) => (float[n,t,8] y) { one = Constant<value_int = 1>() c = CumSum(mask, one)
+           p = Mul(c, mask) e = Gather<axis = 0>(table, p) v = Gather<axis = 0>(table, ids) y = Add(v, e) }""",
+        {"table": TABLE},
+    ),
+    "one vector per sequence": (
+        """g (float[n,t,8] x, float[n,8] scale) => (float[n,t,8] y) { one = Constant<value_ints = [1]>()
+           s = Unsqueeze(scale, one) y = Mul(x, s) }""",
+        {},
+    ),
+    "attention": (
+        """g (float[n,t,8] x, int64[n,t] mask) => (float[n,t,8] y) {
+           q = MatMul(x, wq) k = MatMul(x, wk) v = MatMul(x, wv) h = Shape<end = 2>(x)
+           split = Constant<value_ints = [2, 4]>() to = Concat<axis = 0>(h, split)
+           qh = Reshape(q, to) kh = Reshape(k, to) vh = Reshape(v, to)
+           qt = Transpose<perm = [0, 2, 1, 3]>(qh) kt = Transpose<perm = [0, 2, 3, 1]>(kh)
+           vt = Transpose<perm = [0, 2, 1, 3]>(vh) half = Constant<value_float = 0.5>()
+           axes = Constant<value_ints = [1, 2]>() m = Cast<to = 1>(mask) m4 = Unsqueeze(m, axes)
+           one = Constant<value_float = 1.0>() low = Constant<value_float = -10000.0>() off = Sub(one, m4)
+           bias = Mul(off, low) s = MatMul(qt, kt) scaled = Mul(s, half) masked = Add(scaled, bias)
+           p = Softmax<axis = -1>(masked) o = MatMul(p, vt) ot = Transpose<perm = [0, 2, 1, 3]>(o) y = Reshape(ot, h8) }""",
+        {**weights(wq=(8, 8), wk=(8, 8), wv=(8, 8)), "h8": np.array([0, 0, 8])},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PACKS)
+def test_packs(name):
+    text, constants = PACKS[name]
+    check_packs(compile_text(text, **constants))
+
+
+REFUSED = {
+    "softmax over the sequence": (
+        "g (float[n,t,8] x) => (float[n,t,8] y) { y = Softmax<axis = 1>(x) }", {}, "runs along the sequence"),
+    "convolution over the sequence": (
+        """g (float[n,t,8] x) => (float[n,8,t] y) { c = Transpose<perm = [0, 2, 1]>(x)
+           y = Conv<kernel_shape = [3], pads = [1, 1]>(c, w) }""", weights(w=(8, 8, 3)), "may mix tokens"),
+    "LSTM": (
+        """g (float[n,t,8] x) => (float[t,1,n,4] y) { s = Transpose<perm = [1, 0, 2]>(x)
+           y = LSTM<hidden_size = 4>(s, w, r) }""", weights(w=(1, 16, 8), r=(1, 16, 4)), "LSTM"),
+    "token by token product": (
+        """g (float[n,t,8] x) => (float[n,t,t] y) { c = Transpose<perm = [0, 2, 1]>(x) y = MatMul(x, c) }""",
+        {}, "depends on the inputs"),
+    "second token": (
+        """g (float[n,t,8] x) => (float[n,8] y) { i = Constant<value_int = 1>() y = Gather<axis = 1>(x, i) }""",
+        {}, "takes token [1]"),
+    "mean over the batch": (
+        """g (float[n,t,8] x) => (float[1,t,8] y) { a = Constant<value_ints = [0]>() y = ReduceMean(x, a) }""",
+        {}, "along the batch"),
+    "mean over batch and sequence": (
+        """g (float[n,t,8] x) => (float[1,1,8] y) { a = Constant<value_ints = [0, 1]>() y = ReduceMean(x, a) }""",
+        {}, "reduces axes [0, 1]"),
+    "scale of the whole tensor": (
+        "g (float[n,t,8] x) => (uint8[n,t,8] y, float s, uint8 z) { y, s, z = DynamicQuantizeLinear(x) }",
+        {}, "may mix tokens"),
+    "the length as a number": (
+        """g (float[n,t,8] x) => (float[n,t,8] y) { s = Shape<start = 1, end = 2>(x) f = Cast<to = 1>(s) y = Div(x, f) }""",
+        {}, "computes with the length"),
+    "running sum of floats": (
+        "g (float[n,t,8] x) => (float[n,t,8] y) { a = Constant<value_int = 1>() y = CumSum(x, a) }",
+        {}, "only integers"),
+    "reversed sequence": (
+        """g (float[n,t,8] x) => (float[n,t,8] y) { a = Constant<value_ints = [-1]>() b = Constant<value_ints = [-99]>()
+           one = Constant<value_ints = [1]>() y = Slice(x, a, b, one, a) }""", {}, "only the first token"),
+    "sequence into features": (
+        """g (float[n,t,8] x) => (float[n,f] y) { s = Constant<value_ints = [0, -1]>() y = Reshape(x, s) }""",
+        {}, "mixes the length"),
+    "fixed length": ("g (float[n,6,8] x) => (float[n,6,8] y) { y = Relu(x) }", {}, "no input has a free second axis"),
+    "two free axes": ("g (float[n,t,f] x) => (float[n,t,f] y) { y = Relu(x) }", {}, "input 'x'"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused_with_a_reason(name):
+    text, constants, reason = REFUSED[name]
+    model = compile_text(text, **constants)
+    assert reason in model.packing
+    if name in ("fixed length", "two free axes"):
+        return
+    feeds = feeds_for(model, (4, 7, 4))
+    for got, feed in zip(model.run_many(feeds), feeds):
+        for k, want in model.run(feed).items():
+            np.testing.assert_array_equal(got[k], want)
