@@ -102,8 +102,8 @@ constexpr Reduction kReductions[] = {{"sum", Fold::sum, Finish::none},
 // X, lengths → Y: the axis of the tokens becomes that of the sequences.
 void plan_packed_reduce(PlanContext& ctx, const Node& node) {
   const std::string name = node.attributes.s("reduction");
-  const auto* row = std::find_if(std::begin(kReductions), std::end(kReductions),
-                                 [&](const Reduction& r) { return name == r.name; });
+  const auto* row =
+      std::find_if(std::begin(kReductions), std::end(kReductions), [&](const Reduction& r) { return name == r.name; });
   check_model(row != std::end(kReductions), "unknown reduction '", name, "', needed: sum, mean, max or min");
   const Desc x = ctx.input(0);
   const int axis = normalize_axis(node.attributes.i("axis"), x.shape.rank());
