@@ -4,7 +4,7 @@
 import sys
 
 from suite.export import export
-from suite.models import DYNAMIC, MODELS
+from suite.models import DYNAMIC, MODELS, QUANTIZED
 
 for name in sys.argv[1:]:
-    print(name, export({**MODELS, **DYNAMIC}[name]), flush=True)
+    print(name, export({**MODELS, **DYNAMIC, **QUANTIZED}[name]), flush=True)

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from suite.models import Benchmark
+from suite.models import MODELS, Benchmark
+from suite.quantized import write_quantized
 
 ROOT = Path(__file__).parents[2]
 SEED = 7
@@ -49,7 +50,11 @@ def export(benchmark: Benchmark) -> Path:
     path = path_of(benchmark)
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        _write(benchmark, path)
+        if benchmark.quantized:
+            source = export(MODELS[benchmark.of])
+            write_quantized(source, feeds_of(benchmark), path, benchmark.quantized)
+        else:
+            _write(benchmark, path)
     return path
 
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class Benchmark:
     """build: the module with random weights, not yet in eval mode. tokens: length of the ids; else shape is an image's.
 
-    dynamic: batch and length are free in the exported model.
+    dynamic: batch and length are free in the exported model. quantized: "", or how the model `of` becomes int8.
     """
 
     name: str
@@ -23,6 +23,8 @@ class Benchmark:
     shape: tuple[int, ...]
     inputs: tuple[str, ...]
     dynamic: bool = False
+    quantized: str = ""
+    of: str = ""
 
     @property
     def tokens(self) -> bool:
@@ -59,6 +61,22 @@ _ALL = [
     Benchmark("mlp", _from("sequence", "mlp"), (1, 784), IMAGE),
 ]
 MODELS: dict[str, Benchmark] = {b.name: b for b in _ALL}
+
+
+def _quantized(name: str, how: str) -> Benchmark:
+    of = MODELS[name]
+    return replace(of, name=f"{name}_{how}", quantized=how, of=name)
+
+
+# The same networks in int8: the same file for every runtime.
+QUANTIZED = {
+    b.name: b
+    for b in [
+        *(_quantized(n, "qdq") for n in """resnet18 resnet50 mobilenet_v2 efficientnet_lite0 unet_w32_256 yolov8n_640
+            minilm_l6_32 bert_base_128 vit_b16""".split()),
+        *(_quantized(n, "dynamic") for n in ("minilm_l6_32", "bert_base_128")),
+    ]
+}  # fmt: skip
 
 # With free lengths, for the cost of a new one.
 DYNAMIC = {

@@ -17,11 +17,12 @@ struct DepthwiseBytes {
   int64_t batch = 0, channels = 0;
   bool signed_x = false;
   QuantizedOutput output = QuantizedOutput::s32;
-  float zero = 0;
+  Requantize q;
 };
 struct DepthwiseBytesKernel {
   const char* name;
-  // args: X, W s16 [taps, C], zx s32 [1] as in gemm_u8s8.h, bias s32 [C] or null, scale f32 [C], Y.
+  // args: X, W s16 [taps, C], zx s32 [1] as in gemm_u8s8.h, bias s32 [C] or null, scale f32 [C], Y,
+  // residual or null.
   StepFn run;
 };
 DepthwiseBytesKernel depthwise_bytes(Isa);

@@ -10,14 +10,23 @@ namespace fi::FI_ISA {
 
 constexpr int64_t kByteChannels = 64;
 
-// S * scale, rounded half to even by adding and taking off 1.5 * 2^23 after a clamp that keeps it exact.
-FI_INLINE int32_t requantised(int32_t sum, float scale, float zero, float lo, float hi) {
-  float v = static_cast<float>(sum) * scale;
-  v = v > -1024.f ? v : -1024.f;
-  v = v < 1024.f ? v : 1024.f;
-  v = (v + 12582912.f) - 12582912.f + zero;
+// Rounds half to even by adding and taking off 1.5 * 2^23 after a clamp that keeps it exact.
+FI_INLINE int32_t around_zero(float v, float lo, float hi) {
+  v = hi < v ? hi : v;
   v = v > lo ? v : lo;
-  return static_cast<int32_t>(v < hi ? v : hi);
+  return static_cast<int32_t>((v + 12582912.f) - 12582912.f);
+}
+FI_INLINE uint8_t requantised(const Requantize& q, int32_t sum, float scale, const uint8_t* residual) {
+  float v = static_cast<float>(sum) * scale;
+  if (residual) {
+    if (q.inner)
+      v = static_cast<float>(around_zero(v, static_cast<float>(q.c_lo - q.c_zero), static_cast<float>(q.c_hi - q.c_zero))) *
+          q.c_factor;
+    const int32_t r = q.signed_residual ? static_cast<int8_t>(*residual) : *residual;
+    v = v + static_cast<float>(r - q.r_zero) * q.r_factor;
+  }
+  return static_cast<uint8_t>(
+      around_zero(v, static_cast<float>(q.lo - q.zero), static_cast<float>(q.hi - q.zero)) + q.zero);
 }
 
 template <class T>
@@ -45,10 +54,13 @@ FI_INLINE void depthwise_bytes_pixel(const DepthwiseBytes& p, void* const* args,
     return;
   }
   const float* scale = static_cast<const float*>(args[4]) + c0;
-  const bool is_signed = p.output == QuantizedOutput::s8;
-  const float lo = is_signed ? -128.f : 0.f, hi = is_signed ? 127.f : 255.f;
   auto* y = static_cast<uint8_t*>(args[5]) + to;
-  for (int64_t i = 0; i < n; ++i) y[i] = static_cast<uint8_t>(requantised(acc[i], scale[i], p.zero, lo, hi));
+  const uint8_t* residual = args[6] ? static_cast<const uint8_t*>(args[6]) + to : nullptr;
+  if (!residual) {
+    for (int64_t i = 0; i < n; ++i) y[i] = requantised(p.q, acc[i], scale[i], nullptr);
+  } else {
+    for (int64_t i = 0; i < n; ++i) y[i] = requantised(p.q, acc[i], scale[i], residual + i);
+  }
 }
 
 template <class T>

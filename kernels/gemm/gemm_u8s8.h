@@ -20,16 +20,38 @@ namespace fi {
 enum class QuantizedOutput : int32_t {
   s32,  // S
   f32,  // S * row_scale[m] * column_scale[n] + float_bias[n]
-  u8,   // saturate(round_half_even(S * row_scale[m] * column_scale[n]) + zero)
+  u8,   // S * row_scale[m] * column_scale[n], as Requantize says
   s8,
 };
-constexpr size_t size_of(QuantizedOutput o) { return o == QuantizedOutput::u8 || o == QuantizedOutput::s8 ? 1 : 4; }
+constexpr bool is_byte(QuantizedOutput o) { return o == QuantizedOutput::u8 || o == QuantizedOutput::s8; }
+constexpr size_t size_of(QuantizedOutput o) { return is_byte(o) ? 1 : 4; }
+
+// How bytes are made of a real v. quantize(v; zero, lo, hi) = clamp(round_half_even(v) + zero, lo, hi), NaN gives lo.
+//   no residual:          Y = quantize(v; zero, lo, hi)
+//   residual R, inner:    C = quantize(v; c_zero, c_lo, c_hi)
+//                         Y = quantize((C - c_zero) * c_factor + (R - r_zero) * r_factor; zero, lo, hi)
+//   residual R, not inner:  Y = quantize(v + (R - r_zero) * r_factor; zero, lo, hi)
+// A relu or clip before a quantisation is part of its lo and hi.
+struct Requantize {
+  int32_t zero = 0, lo = 0, hi = 255;
+  bool inner = false, signed_residual = false;
+  int32_t c_zero = 0, c_lo = 0, c_hi = 255, r_zero = 0;
+  float c_factor = 1, r_factor = 1;
+};
+inline Requantize requantize(QuantizedOutput o, int32_t zero) {
+  Requantize q;
+  q.zero = zero;
+  q.lo = o == QuantizedOutput::s8 ? -128 : 0;
+  q.hi = o == QuantizedOutput::s8 ? 127 : 255;
+  return q;
+}
 
 // One call of the microkernel: any number of rows, the columns of one panel.
 struct GemmU8S8Tile {
   const uint8_t* const* a = nullptr;  // row r of tap t: k contiguous bytes at a[t * a_tap + r] + a_offset
   int64_t a_tap = 0, a_offset = 0;
   bool flip_a = false;        // A is signed
+  bool over_read = false;     // rows may be read up to a multiple of four bytes
   const int8_t* b = nullptr;  // [taps][ceil(k / 4)][width][4]
   int64_t width = 0;
   int64_t taps = 1, k = 0, rows = 0, cols = 0;
@@ -46,7 +68,8 @@ struct GemmU8S8Tile {
   int64_t row_scale_step = 0;
   const float* column_scale = nullptr;  // [cols]
   const float* float_bias = nullptr;    // [cols] or null
-  float zero = 0;
+  Requantize q;                         // of bytes
+  const uint8_t* residual = nullptr;    // rows of ldc bytes like C, or null; only with bytes
 };
 
 struct GemmU8S8 {
@@ -99,10 +122,10 @@ struct GemmU8S8Step {
   int batch_rank = 0;
   int64_t batch[kU8S8BatchRank] = {}, a_batch[kU8S8BatchRank] = {}, b_batch[kU8S8BatchRank] = {};  // strides in bytes
   QuantizedOutput output = QuantizedOutput::s32;
-  float zero = 0;
+  Requantize q;
 };
 // args: A [batch..., m, k], packed B, za (s32), zb (s32 [n] or null), bias (s32 [n] or null), row_scale, column_scale
-// [n], float_bias ([n] or null), Y. The scales are read for outputs other than s32.
+// [n], float_bias ([n] or null), Y, residual (Y's shape, or null). The scales are read for outputs other than s32.
 Status gemm_u8s8_step(const void* params, void* const* args, int part, int parts);
 
 // Packs a B that is not constant: args: B, packed.

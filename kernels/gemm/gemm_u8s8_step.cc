@@ -15,6 +15,7 @@ struct QuantizedMatrices {
   const int32_t *a_zero, *b_zero, *bias;
   const float *row_scale, *column_scale, *float_bias;
   char* c;
+  const uint8_t* residual;
 };
 
 template <class T>
@@ -42,7 +43,7 @@ void run_block(const GemmU8S8Step& p, const QuantizedMatrices& x, int64_t begin,
   g.a_zero = x.a_zero + begin * g.a_zero_step;
   g.row_scale = at(x.row_scale, begin * g.row_scale_step);
   g.output = p.output;
-  g.zero = p.zero;
+  g.q = p.q;
   g.ldc = p.n;
   for (int64_t i = first; i < last; ++i) {
     const int64_t n = i * p.kernel->nr;
@@ -55,6 +56,7 @@ void run_block(const GemmU8S8Step& p, const QuantizedMatrices& x, int64_t begin,
     g.column_scale = at(x.column_scale, n);
     g.float_bias = at(x.float_bias, n);
     g.c = x.c + (begin * p.n + n) * static_cast<int64_t>(size_of(p.output));
+    g.residual = at(x.residual, begin * p.n + n);
     p.kernel->run(g);
   }
 }
@@ -67,7 +69,8 @@ Status gemm_u8s8_step(const void* params, void* const* args, int part, int parts
   const QuantizedMatrices all{
       static_cast<const uint8_t*>(args[0]), static_cast<const char*>(args[1]),    static_cast<const int32_t*>(args[2]),
       static_cast<const int32_t*>(args[3]), static_cast<const int32_t*>(args[4]), static_cast<const float*>(args[5]),
-      static_cast<const float*>(args[6]),   static_cast<const float*>(args[7]),   static_cast<char*>(args[8])};
+      static_cast<const float*>(args[6]),   static_cast<const float*>(args[7]),   static_cast<char*>(args[8]),
+      static_cast<const uint8_t*>(args[9])};
   int64_t batches = 1;
   for (int d = 0; d < p.batch_rank; ++d) batches *= p.batch[d];
   // Blocks of rows, and within them panels: few rows are cut by panels, so that every core streams its share of B only.
@@ -80,6 +83,7 @@ Status gemm_u8s8_step(const void* params, void* const* args, int part, int parts
     int64_t index = t / panels / blocks;
     QuantizedMatrices x = all;
     x.c += index * p.m * p.n * static_cast<int64_t>(size_of(p.output));
+    x.residual = at(x.residual, index * p.m * p.n);
     for (int d = p.batch_rank - 1; d >= 0; index /= p.batch[d--]) {
       x.a += index % p.batch[d] * p.a_batch[d];
       x.b += index % p.batch[d] * p.b_batch[d];

@@ -3,8 +3,8 @@
 // A multiplier gives the instruction: types A4 and B4 (four k's of a row, of a vector of columns) made by split_a and
 // split_b from 32-bit lanes of four bytes, and VI dot(VI sum, A4, B4) = sum + the four products per lane.
 #pragma once
+#include "kernels/gemm/bytes.h"
 #include "kernels/gemm/gemm_u8s8.h"
-#include "kernels/simd/simd.h"
 
 #ifndef FI_UNROLL
 #define FI_UNROLL _Pragma("GCC unroll 16")
@@ -53,7 +53,7 @@ FI_INLINE void u8s8_group(VI (&acc)[MR][NV], const int32_t (&a)[MR], const int8_
 template <class Dot, int MR, int NV>
 FI_INLINE void u8s8_sums(VI (&acc)[MR][NV], const GemmU8S8Tile& g, int64_t r0, int64_t n0) {
   const int8_t* b = g.b + n0 * 4;
-  const int64_t step = g.width * 4, whole = g.k / 4 * 4;
+  const int64_t step = g.width * 4, whole = (g.over_read ? g.k + 3 : g.k) / 4 * 4;
   const VI flip = set1i(g.flip_a ? static_cast<int32_t>(0x80808080u) : 0);
   for (int64_t t = 0; t < g.taps; ++t) {
     const uint8_t* a[MR];
@@ -71,58 +71,156 @@ FI_INLINE void u8s8_sums(VI (&acc)[MR][NV], const GemmU8S8Tile& g, int64_t r0, i
   }
 }
 
-FI_INLINE void u8s8_store(const GemmU8S8Tile& g, VI sum, int64_t r, int64_t n, int lanes) {
-  const int64_t at = r * g.ldc + n;
-  if (g.output == QuantizedOutput::s32) return store(static_cast<int32_t*>(g.c) + at, sum, lanes);
-  VF y = to_float(sum) * (set1(g.row_scale[r * g.row_scale_step]) * load(g.column_scale + n, lanes));
-  if (g.output == QuantizedOutput::f32) {
-    if (g.float_bias) y = y + load(g.float_bias + n, lanes);
-    return store(static_cast<float*>(g.c) + at, y, lanes);
+// Where sums go. `general` decides per vector and corrects for zero points by row; the others are the usual cases.
+enum class U8S8Kind { general, bytes, residual, floats };
+
+struct U8S8Quantize {
+  VF lo, hi;  // around 0
+  VI zero;
+  FI_INLINE_MEMBER U8S8Quantize(int32_t z, int32_t low, int32_t high)
+      : lo(set1(static_cast<float>(low - z))), hi(set1(static_cast<float>(high - z))), zero(set1i(z)) {}
+  // Integers around 0: clamped before rounding, which is the same as after it, and keeps the conversion in range.
+  FI_INLINE_MEMBER VI around_zero(VF v) const { return to_int(max(min(hi, v), lo)); }
+};
+
+// Everything that stores need, read once: a store of bytes could change any of it, as far as the compiler knows.
+struct U8S8Output {
+  U8S8Quantize last, inner;
+  VF c_factor, r_zero, r_factor;
+  bool has_inner, signed_residual;
+  const uint8_t* residual;
+  const float* float_bias;
+  char* c;
+  int64_t ldc;
+  FI_INLINE_MEMBER explicit U8S8Output(const GemmU8S8Tile& g)
+      : last(g.q.zero, g.q.lo, g.q.hi),
+        inner(g.q.c_zero, g.q.c_lo, g.q.c_hi),
+        c_factor(set1(g.q.c_factor)),
+        r_zero(set1(static_cast<float>(g.q.r_zero))),
+        r_factor(set1(g.q.r_factor)),
+        has_inner(g.q.inner),
+        signed_residual(g.q.signed_residual),
+        residual(g.residual),
+        float_bias(g.float_bias),
+        c(static_cast<char*>(g.c)),
+        ldc(g.ldc) {}
+};
+
+template <bool kResidual>
+FI_INLINE void u8s8_store_bytes(const U8S8Output& o, VF v, int64_t at, int lanes) {
+  if constexpr (kResidual) {
+    if (o.has_inner) v = to_float(o.inner.around_zero(v)) * o.c_factor;
+    const uint8_t* from = o.residual + at;
+    const VF r = o.signed_residual ? load_s8(reinterpret_cast<const int8_t*>(from), lanes) : load_u8(from, lanes);
+    v = v + (r - o.r_zero) * o.r_factor;
   }
-  y = round(y) + set1(g.zero);
-  if (g.output == QuantizedOutput::u8)
-    store_u8(static_cast<uint8_t*>(g.c) + at, y, lanes);
-  else
-    store_s8(static_cast<int8_t*>(g.c) + at, y, lanes);
+  store_low_bytes(reinterpret_cast<uint8_t*>(o.c) + at, o.last.around_zero(v) + o.last.zero, lanes);
 }
 
-template <class Dot, int MR, int NV>
-static void u8s8_block(const GemmU8S8Tile& g, int64_t r0, int64_t n0, int last) {
-  VI acc[MR][NV];
-  FI_UNROLL for (int r = 0; r < MR; ++r) { FI_UNROLL for (int j = 0; j < NV; ++j) acc[r][j] = set1i(0); }
-  u8s8_sums<Dot, MR, NV>(acc, g, r0, n0);
+template <U8S8Kind kKind>
+FI_INLINE void u8s8_store(const GemmU8S8Tile& g, const U8S8Output& o, VI sum, VF scale, int64_t r, int64_t n,
+                          int lanes) {
+  const int64_t at = r * o.ldc + n;
+  if constexpr (kKind == U8S8Kind::general) {
+    if (g.output == QuantizedOutput::s32) return store(reinterpret_cast<int32_t*>(o.c) + at, sum, lanes);
+    scale = scale * set1(g.row_scale[r * g.row_scale_step]);
+    if (g.output == QuantizedOutput::f32) return u8s8_store<U8S8Kind::floats>(g, o, sum, scale, r, n, lanes);
+    if (g.residual) return u8s8_store<U8S8Kind::residual>(g, o, sum, scale, r, n, lanes);
+    return u8s8_store<U8S8Kind::bytes>(g, o, sum, scale, r, n, lanes);
+  }
+  VF y = to_float(sum) * scale;
+  if constexpr (kKind == U8S8Kind::floats) {
+    if (o.float_bias) y = y + load(o.float_bias + n, lanes);
+    store(reinterpret_cast<float*>(o.c) + at, y, lanes);
+  } else {
+    u8s8_store_bytes<kKind == U8S8Kind::residual>(o, y, at, lanes);
+  }
+}
+
+// What a block of columns adds to every row's sums, and its scales.
+template <int NV>
+struct U8S8Columns {
+  alignas(64) int32_t start[NV * VI::W];
+  alignas(64) float scale[NV * VI::W];
+};
+
+// The one zero point of A and the one row scale go into the columns', unless they differ by row.
+template <int NV>
+FI_INLINE void u8s8_prepare(U8S8Columns<NV>& out, const GemmU8S8Tile& g, int64_t n0, int last, bool general) {
   const VI depth = set1i(static_cast<int32_t>(g.taps * g.k));
   FI_UNROLL for (int j = 0; j < NV; ++j) {
     const int64_t n = n0 + j * VI::W;
     const int lanes = j == NV - 1 ? last : VI::W;
-    VI per_za = load(g.column_sum + n, lanes), zb = set1i(0), bias = set1i(0);
-    if (g.b_zero) {
-      zb = load(g.b_zero + n, lanes);
-      per_za = per_za - depth * zb;
+    VI start = g.bias ? load(g.bias + n, lanes) : set1i(0);
+    if (!g.a_zero_step) {
+      VI sums = load(g.column_sum + n, lanes);
+      if (g.b_zero) sums = sums - depth * load(g.b_zero + n, lanes);
+      start = start - set1i(*g.a_zero) * sums;
     }
-    if (g.bias) bias = load(g.bias + n, lanes);
+    store(out.start + j * VI::W, start);
+    VF scale = g.column_scale ? load(g.column_scale + n, lanes) : set1(1.f);
+    if (!general) scale = scale * set1(*g.row_scale);
+    store(out.scale + j * VI::W, scale);
+  }
+}
+
+template <class Dot, int MR, int NV, U8S8Kind kKind>
+static void u8s8_block(const GemmU8S8Tile& g, const U8S8Columns<NV>& columns, int64_t r0, int64_t n0, int last) {
+  VI acc[MR][NV];
+  FI_UNROLL for (int r = 0; r < MR; ++r) {
+    FI_UNROLL for (int j = 0; j < NV; ++j) acc[r][j] = load(columns.start + j * VI::W);
+  }
+  u8s8_sums<Dot, MR, NV>(acc, g, r0, n0);
+  // Without this gcc 12 keeps accumulators of the loop in memory for the sake of the epilogue (65 % of the peak, not 98).
+  FI_UNROLL for (int r = 0; r < MR; ++r) {
+    FI_UNROLL for (int j = 0; j < NV; ++j) keep_in_register(acc[r][j]);
+  }
+  const U8S8Output out(g);
+  FI_UNROLL for (int j = 0; j < NV; ++j) {
+    const int64_t n = n0 + j * VI::W;
+    const int lanes = j == NV - 1 ? last : VI::W;
+    const VF scale = load(columns.scale + j * VI::W);
+    VI per_za = set1i(0), zb = set1i(0);
+    if constexpr (kKind == U8S8Kind::general) {
+      if (g.b_zero) zb = load(g.b_zero + n, lanes);
+      per_za = load(g.column_sum + n, lanes) - set1i(static_cast<int32_t>(g.taps * g.k)) * zb;
+    }
     FI_UNROLL for (int r = 0; r < MR; ++r) {
-      VI sum = acc[r][j] + bias - set1i(g.a_zero[(r0 + r) * g.a_zero_step]) * per_za;
-      if (g.b_zero) sum = sum - zb * set1i(g.row_sum[r0 + r]);
-      u8s8_store(g, sum, r0 + r, n, lanes);
+      VI sum = acc[r][j];
+      if constexpr (kKind == U8S8Kind::general) {
+        if (g.a_zero_step) sum = sum - set1i(g.a_zero[(r0 + r) * g.a_zero_step]) * per_za;
+        if (g.b_zero) sum = sum - zb * set1i(g.row_sum[r0 + r]);
+      }
+      u8s8_store<kKind>(g, out, sum, scale, r0 + r, n, lanes);
     }
   }
 }
 
+template <class Dot, int MR, int NV, U8S8Kind kKind>
+FI_INLINE void u8s8_rows(const GemmU8S8Tile& g, const U8S8Columns<NV>& columns, int64_t r, int64_t n0, int last) {
+  for (; r + MR <= g.rows; r += MR) u8s8_block<Dot, MR, NV, kKind>(g, columns, r, n0, last);
+  if constexpr (MR > 1) u8s8_rows<Dot, MR - 1, NV, kKind>(g, columns, r, n0, last);
+}
+
 template <class Dot, int MR, int NV>
-FI_INLINE void u8s8_rows(const GemmU8S8Tile& g, int64_t r, int64_t n0, int last) {
-  for (; r + MR <= g.rows; r += MR) u8s8_block<Dot, MR, NV>(g, r, n0, last);
-  if constexpr (MR > 1) u8s8_rows<Dot, MR - 1, NV>(g, r, n0, last);
+FI_INLINE void u8s8_all_rows(const GemmU8S8Tile& g, int64_t n0, int last) {
+  const bool general = g.output == QuantizedOutput::s32 || g.b_zero || g.a_zero_step || g.row_scale_step;
+  U8S8Columns<NV> columns;
+  u8s8_prepare(columns, g, n0, last, general);
+  if (general) return u8s8_rows<Dot, MR, NV, U8S8Kind::general>(g, columns, 0, n0, last);
+  if (g.output == QuantizedOutput::f32) return u8s8_rows<Dot, MR, NV, U8S8Kind::floats>(g, columns, 0, n0, last);
+  if (g.residual) return u8s8_rows<Dot, MR, NV, U8S8Kind::residual>(g, columns, 0, n0, last);
+  u8s8_rows<Dot, MR, NV, U8S8Kind::bytes>(g, columns, 0, n0, last);
 }
 
 // All columns: MAX vectors at a time, then the rest.
 template <class Dot, int MR, int MAX, int NV = MAX>
 FI_INLINE void u8s8_columns(const GemmU8S8Tile& g, int64_t n0) {
   if constexpr (NV == MAX)
-    for (; g.cols - n0 > NV * VI::W; n0 += NV * VI::W) u8s8_rows<Dot, MR, NV>(g, 0, n0, VI::W);
+    for (; g.cols - n0 > NV * VI::W; n0 += NV * VI::W) u8s8_all_rows<Dot, MR, NV>(g, n0, VI::W);
   const int64_t left = g.cols - n0;
   if (NV == 1 || left > (NV - 1) * VI::W)
-    return u8s8_rows<Dot, MR, NV>(g, 0, n0, static_cast<int>(left) - (NV - 1) * VI::W);
+    return u8s8_all_rows<Dot, MR, NV>(g, n0, static_cast<int>(left) - (NV - 1) * VI::W);
   if constexpr (NV > 1) u8s8_columns<Dot, MR, MAX, NV - 1>(g, n0);
 }
 

@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "csrc/base/step.h"
+#include "kernels/gemm/gemm_u8s8.h"
 
 namespace fi {
 
