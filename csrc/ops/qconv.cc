@@ -17,13 +17,22 @@ constexpr QuantizedInputs kConvInteger{0, 1, -1, -1, 2, 3};
 class QuantizedConv final : public Op {
  public:
   QuantizedConv(BuildContext& b, const QuantizedInputs& inputs, QuantizedOutput unscaled)
-      : node_(b.node), i_(inputs), unscaled_(unscaled), window_(b.node), kernel_(gemm_u8s8(b.isa)), quantization_(b, inputs) {
+      : node_(b.node),
+        i_(inputs),
+        unscaled_(unscaled),
+        window_(b.node),
+        kernel_(gemm_u8s8(b.isa)),
+        depthwise_(depthwise_u8s8(b.isa)),
+        quantization_(b, inputs) {
     groups_ = b.node.attributes.i("group", 1);
     channels_last_ = b.node.attributes.i("channels_last", 0) != 0;
     const Desc* d = b.constant_desc(i_.b);
     if (!d || !is_8_bit(d->dtype)) return;
     const ConvWeights w = conv_weights(d->shape, groups_, false, window_, kernel_.nr);
-    if (!is_depthwise(w)) packed_ = b.packed(i_.b, packing(w, *d));
+    if (!is_depthwise(w))
+      packed_ = b.packed(i_.b, packing(w, *d));
+    else if (d->dtype == DType::s8 && no_zero(b) && w.kernel[0] * w.kernel[1] <= kDepthwiseU8S8Rows)
+      packed_ = b.packed(i_.b, depthwise_packing(w));
   }
 
   void plan(PlanContext& ctx) const override {
@@ -46,8 +55,7 @@ class QuantizedConv final : public Op {
     if (image.shape().elements() == 0) return;
     const Operand x = channels_last_form(ctx, in, ctx.in(i_.a), xt);
     Operand residual{0, 0};
-    if (given(ctx, i_.residual))
-      residual = channels_last_form(ctx, image, ctx.in(i_.residual), ctx.dtype(i_.residual));
+    if (given(ctx, i_.residual)) residual = channels_last_form(ctx, image, ctx.in(i_.residual), ctx.dtype(i_.residual));
     const Bound bound{in, g, image, x, quantization_.plan(ctx, q), out.y, residual, output, requantized};
     if (is_depthwise(w))
       plan_depthwise(ctx, bound);
@@ -107,6 +115,34 @@ class QuantizedConv final : public Op {
             w.groups, width, type == DType::u8};
   }
 
+  // W's zero point is constant and 0.
+  bool no_zero(BuildContext& b) const {
+    if (i_.b_zero < 0 || !b.has_input(i_.b_zero)) return true;
+    const Tensor* zero = b.constant(i_.b_zero);
+    const auto* values = zero ? static_cast<const uint8_t*>(zero->data) : nullptr;
+    return zero && std::all_of(values, values + zero->desc.elements(), [](uint8_t v) { return v == 0; });
+  }
+
+  Packing depthwise_packing(const ConvWeights& w) const {
+    const DepthwiseU8S8Pack p{w.groups, w.kernel[0] * w.kernel[1], w.kernel[2], depthwise_.block};
+    const std::string rest = words("_c", p.channels, "_r", p.rows, "_w", p.width);
+    Packing how;
+    how.layout = words("depthwise_u8s8_nr", p.block, rest);
+    how.bytes = packed_bytes(p);
+    how.pack = [=](const Tensor& dense, void* packed) {
+      depthwise_u8s8_pack(p, dense.as<int8_t>(), static_cast<int8_t*>(packed));
+    };
+    how.unpack = [=](const std::string& layout, const void* packed, void* dense) {
+      DepthwiseU8S8Pack from = p;
+      check_model(std::sscanf(layout.c_str(), "depthwise_u8s8_nr%d", &from.block) == 1 && from.block > 0 &&
+                      from.block <= 64 && from.block % 16 == 0 &&
+                      layout == words("depthwise_u8s8_nr", from.block, rest),
+                  "packed layout '", layout, "' is not one of depthwise_u8s8_nr*", rest);
+      depthwise_u8s8_unpack(from, static_cast<const int8_t*>(packed), static_cast<int8_t*>(dense));
+    };
+    return how;
+  }
+
   Packing packing(const ConvWeights& w, const Desc& d) const {
     const Pack p = pack_of(w, d.dtype);
     const std::string rest = words("_", name_of(d.dtype), "_g", p.groups, "_w", p.width);
@@ -143,7 +179,8 @@ class QuantizedConv final : public Op {
       check(i < 0 || !ctx.has_input(i) || ctx.input(i).elements() == 1,
             "scales and zero points of x and y are single values");
     if (i_.int_bias >= 0 && ctx.has_input(i_.int_bias))
-      check(ctx.shape(i_.int_bias) == Shape{channels}, "bias is ", ctx.shape(i_.int_bias), ", needed ", Shape{channels});
+      check(ctx.shape(i_.int_bias) == Shape{channels}, "bias is ", ctx.shape(i_.int_bias), ", needed ",
+            Shape{channels});
     QuantizationStep q;
     q.n = channels;
     q.signed_a = ctx.dtype(i_.a) == DType::s8;
@@ -195,13 +232,6 @@ class QuantizedConv final : public Op {
   }
 
   void plan_depthwise(PlanContext& ctx, const Bound& b) const {
-    DepthwiseBytesPack pack;
-    pack.channels = b.in.channels;
-    pack.taps = b.g.taps();
-    pack.is_signed = ctx.dtype(i_.b) == DType::s8;
-    pack.zeros = given(ctx, i_.b_zero) ? ctx.input(i_.b_zero).elements() : 0;
-    const Operand w = ctx.scratch(static_cast<size_t>(pack.channels * pack.taps) * 2);
-    ctx.step("depthwise_pack_bytes", depthwise_bytes_pack_step, pack, {ctx.in(i_.b), in_or_null(ctx, i_.b_zero), w});
     DepthwiseBytes p;
     p.g = b.g;
     p.batch = b.in.batch;
@@ -209,12 +239,24 @@ class QuantizedConv final : public Op {
     p.signed_x = ctx.dtype(i_.a) == DType::s8;
     p.output = b.output;
     p.q = b.q;
-    const DepthwiseBytesKernel kernel = depthwise_bytes(ctx.isa());
-    const double macs =
-        static_cast<double>(p.batch * b.g.out_pixels() * p.channels) * static_cast<double>(b.g.taps());
-    ctx.step(kernel.name, kernel.run, p,
+    const double macs = static_cast<double>(p.batch * b.g.out_pixels() * p.channels) * static_cast<double>(b.g.taps());
+    const Operand w = packed_ ? ctx.address(packed_) : depthwise_weights(ctx, b);
+    const DepthwiseBytesKernel any = depthwise_bytes(ctx.isa());
+    if (!packed_) ctx.refuse("depthwise_u8s8: needs constant weights of int8 with zero point 0, at most 8 kernel rows");
+    ctx.step(packed_ ? depthwise_.name : any.name, packed_ ? depthwise_.run : any.run, p,
              {b.x, w, b.scales.a_zero, in_or_null(ctx, i_.int_bias), b.scales.column, b.y, b.residual},
-             ctx.parts_for(macs / 8), 2 * macs);
+             ctx.parts_for(macs / (packed_ ? 64 : 8)), 2 * macs);
+  }
+
+  Operand depthwise_weights(PlanContext& ctx, const Bound& b) const {
+    DepthwiseBytesPack pack;
+    pack.channels = b.in.channels;
+    pack.taps = b.g.taps();
+    pack.is_signed = ctx.dtype(i_.b) == DType::s8;
+    pack.zeros = given(ctx, i_.b_zero) ? ctx.input(i_.b_zero).elements() : 0;
+    const Operand w = ctx.scratch(static_cast<size_t>(pack.channels * pack.taps) * 2);
+    ctx.step("depthwise_pack_bytes", depthwise_bytes_pack_step, pack, {ctx.in(i_.b), in_or_null(ctx, i_.b_zero), w});
+    return w;
   }
 
   const Node& node_;
@@ -222,6 +264,7 @@ class QuantizedConv final : public Op {
   QuantizedOutput unscaled_;  // without y's scale
   WindowAttributes window_;
   const GemmU8S8& kernel_;
+  DepthwiseU8S8Kernel depthwise_;
   Quantization quantization_;
   int64_t groups_ = 1;
   bool channels_last_ = false;

@@ -124,11 +124,10 @@ size_t conv_u8s8_scratch(const ConvU8S8& p, int parts) { return part_bytes(p) * 
 
 Status conv_u8s8_step(const void* params, void* const* args, int part, int parts) {
   const auto& p = *static_cast<const ConvU8S8*>(params);
-  const Bound b{static_cast<const uint8_t*>(args[0]), static_cast<const char*>(args[1]),
-                static_cast<const int32_t*>(args[2]), static_cast<const int32_t*>(args[3]),
-                static_cast<const int32_t*>(args[4]), static_cast<const float*>(args[5]),
-                static_cast<const float*>(args[6]),   static_cast<char*>(args[7]),
-                static_cast<const uint8_t*>(args[8])};
+  const Bound b{
+      static_cast<const uint8_t*>(args[0]), static_cast<const char*>(args[1]),    static_cast<const int32_t*>(args[2]),
+      static_cast<const int32_t*>(args[3]), static_cast<const int32_t*>(args[4]), static_cast<const float*>(args[5]),
+      static_cast<const float*>(args[6]),   static_cast<char*>(args[7]),          static_cast<const uint8_t*>(args[8])};
   const int64_t pixels = p.batch * p.g.out_pixels();
   if (pixels == 0 || p.out_channels == 0) return Status::ok;
   const int64_t panels = p.groups * panel_count(panels_of(p));

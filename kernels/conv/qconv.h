@@ -19,8 +19,8 @@ struct ConvU8S8 {
   QuantizedOutput output = QuantizedOutput::s32;
   Requantize q;
   int64_t merged_width = 0;  // taps of a kernel row that merge_taps joined
-  int64_t block = 0;       // filled by conv_u8s8_prepare
-  bool by_panels = false;  // parts share out the output channels, not the pixels; filled too
+  int64_t block = 0;         // filled by conv_u8s8_prepare
+  bool by_panels = false;    // parts share out the output channels, not the pixels; filled too
   const GemmU8S8* kernel = nullptr;
 };
 double conv_u8s8_prepare(ConvU8S8&);  // returns what the work is worth to PlanContext::parts_for

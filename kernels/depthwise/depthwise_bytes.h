@@ -27,6 +27,25 @@ struct DepthwiseBytesKernel {
 };
 DepthwiseBytesKernel depthwise_bytes(Isa);
 
+// The faster form, for W of s8 without zero points and windows of at most 8 kernel rows: args as above, but W packed
+// and scale times row scale in one.
+struct DepthwiseU8S8Kernel {
+  const char* name;
+  int block;
+  StepFn run;
+};
+DepthwiseU8S8Kernel depthwise_u8s8(Isa);
+// Packed W: [blocks of channels][ceil(rows / 4)][width][4][block / 4][4] bytes, channels up to a multiple of 64; its
+// size does not depend on the block. W is [C, rows, width].
+struct DepthwiseU8S8Pack {
+  int64_t channels, rows, width;
+  int block;
+};
+constexpr int64_t kDepthwiseU8S8Rows = 8;
+size_t packed_bytes(const DepthwiseU8S8Pack&);
+void depthwise_u8s8_pack(const DepthwiseU8S8Pack&, const int8_t* w, int8_t* packed);
+void depthwise_u8s8_unpack(const DepthwiseU8S8Pack&, const int8_t* packed, int8_t* w);
+
 struct DepthwiseBytesPack {
   int64_t channels = 0, taps = 0;
   bool is_signed = false;

@@ -20,13 +20,14 @@ FI_INLINE uint8_t requantised(const Requantize& q, int32_t sum, float scale, con
   float v = static_cast<float>(sum) * scale;
   if (residual) {
     if (q.inner)
-      v = static_cast<float>(around_zero(v, static_cast<float>(q.c_lo - q.c_zero), static_cast<float>(q.c_hi - q.c_zero))) *
+      v = static_cast<float>(
+              around_zero(v, static_cast<float>(q.c_lo - q.c_zero), static_cast<float>(q.c_hi - q.c_zero))) *
           q.c_factor;
     const int32_t r = q.signed_residual ? static_cast<int8_t>(*residual) : *residual;
     v = v + static_cast<float>(r - q.r_zero) * q.r_factor;
   }
-  return static_cast<uint8_t>(
-      around_zero(v, static_cast<float>(q.lo - q.zero), static_cast<float>(q.hi - q.zero)) + q.zero);
+  return static_cast<uint8_t>(around_zero(v, static_cast<float>(q.lo - q.zero), static_cast<float>(q.hi - q.zero)) +
+                              q.zero);
 }
 
 template <class T>
@@ -54,6 +55,11 @@ FI_INLINE void depthwise_bytes_pixel(const DepthwiseBytes& p, void* const* args,
     return;
   }
   const float* scale = static_cast<const float*>(args[4]) + c0;
+  if (p.output == QuantizedOutput::f32) {
+    auto* y = static_cast<float*>(args[5]) + to;
+    for (int64_t i = 0; i < n; ++i) y[i] = static_cast<float>(acc[i]) * scale[i];
+    return;
+  }
   auto* y = static_cast<uint8_t*>(args[5]) + to;
   const uint8_t* residual = args[6] ? static_cast<const uint8_t*>(args[6]) + to : nullptr;
   if (!residual) {

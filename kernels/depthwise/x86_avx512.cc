@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/depthwise/generic.h"
 #include "kernels/depthwise/generic_bytes.h"
+#include "kernels/depthwise/generic_u8s8.h"
 
 namespace fi::FI_ISA {
 

@@ -26,6 +26,16 @@ FI_INLINE void store_low_bytes(uint8_t* p, VI a, int n) {
 #endif
 }
 
+// How bytes leave: a range around the zero point.
+struct ByteRange {
+  VF lo, hi;  // around 0
+  VI zero;
+  FI_INLINE_MEMBER ByteRange(int32_t z, int32_t low, int32_t high)
+      : lo(set1(static_cast<float>(low - z))), hi(set1(static_cast<float>(high - z))), zero(set1i(z)) {}
+  // Integers around 0: clamped before rounding, which is the same as after it, and keeps the conversion in range.
+  FI_INLINE_MEMBER VI around_zero(VF v) const { return to_int(max(min(hi, v), lo)); }
+};
+
 // The compiler takes the value to be changed here, and so keeps it in a register up to here.
 FI_INLINE void keep_in_register(VI& a) {
 #if defined(__AVX512F__)

@@ -66,11 +66,11 @@ void run_block(const GemmU8S8Step& p, const QuantizedMatrices& x, int64_t begin,
 Status gemm_u8s8_step(const void* params, void* const* args, int part, int parts) {
   const auto& p = *static_cast<const GemmU8S8Step*>(params);
   if (p.m == 0 || p.n == 0) return Status::ok;
-  const QuantizedMatrices all{
-      static_cast<const uint8_t*>(args[0]), static_cast<const char*>(args[1]),    static_cast<const int32_t*>(args[2]),
-      static_cast<const int32_t*>(args[3]), static_cast<const int32_t*>(args[4]), static_cast<const float*>(args[5]),
-      static_cast<const float*>(args[6]),   static_cast<const float*>(args[7]),   static_cast<char*>(args[8]),
-      static_cast<const uint8_t*>(args[9])};
+  const QuantizedMatrices all{static_cast<const uint8_t*>(args[0]), static_cast<const char*>(args[1]),
+                              static_cast<const int32_t*>(args[2]), static_cast<const int32_t*>(args[3]),
+                              static_cast<const int32_t*>(args[4]), static_cast<const float*>(args[5]),
+                              static_cast<const float*>(args[6]),   static_cast<const float*>(args[7]),
+                              static_cast<char*>(args[8]),          static_cast<const uint8_t*>(args[9])};
   int64_t batches = 1;
   for (int d = 0; d < p.batch_rank; ++d) batches *= p.batch[d];
   // Blocks of rows, and within them panels: few rows are cut by panels, so that every core streams its share of B only.

@@ -1,33 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // The integer microkernel over the vector type of the instruction set. Contract: kernels/gemm/gemm_u8s8.h.
-// A multiplier gives the instruction: types A4 and B4 (four k's of a row, of a vector of columns) made by split_a and
-// split_b from 32-bit lanes of four bytes, and VI dot(VI sum, A4, B4) = sum + the four products per lane.
 #pragma once
 #include "kernels/gemm/bytes.h"
+#include "kernels/gemm/dots.h"
 #include "kernels/gemm/gemm_u8s8.h"
 
-#ifndef FI_UNROLL
-#define FI_UNROLL _Pragma("GCC unroll 16")
-#endif
-
 namespace fi::FI_ISA {
-
-// Any machine: bytes apart, products in 32 bits.
-struct PlainDot {
-  struct A4 {
-    VI v[4];
-  };
-  using B4 = A4;
-  FI_INLINE A4 split_a(VI a) {
-    const VI byte = set1i(255);
-    return {{a & byte, srl<8>(a) & byte, srl<16>(a) & byte, srl<24>(a)}};
-  }
-  FI_INLINE B4 split_b(VI b) { return {{sra<24>(shl<24>(b)), sra<24>(shl<16>(b)), sra<24>(shl<8>(b)), sra<24>(b)}}; }
-  FI_INLINE VI dot(VI sum, const A4& a, const B4& b) {
-    FI_UNROLL for (int i = 0; i < 4; ++i) sum = sum + a.v[i] * b.v[i];
-    return sum;
-  }
-};
 
 // Four bytes of a row as one lane value; `left` < 4: the rest 0, without reading beyond.
 FI_INLINE int32_t load_4_bytes(const uint8_t* p, int64_t left) {
@@ -74,18 +52,9 @@ FI_INLINE void u8s8_sums(VI (&acc)[MR][NV], const GemmU8S8Tile& g, int64_t r0, i
 // Where sums go. `general` decides per vector and corrects for zero points by row; the others are the usual cases.
 enum class U8S8Kind { general, bytes, residual, floats };
 
-struct U8S8Quantize {
-  VF lo, hi;  // around 0
-  VI zero;
-  FI_INLINE_MEMBER U8S8Quantize(int32_t z, int32_t low, int32_t high)
-      : lo(set1(static_cast<float>(low - z))), hi(set1(static_cast<float>(high - z))), zero(set1i(z)) {}
-  // Integers around 0: clamped before rounding, which is the same as after it, and keeps the conversion in range.
-  FI_INLINE_MEMBER VI around_zero(VF v) const { return to_int(max(min(hi, v), lo)); }
-};
-
 // Everything that stores need, read once: a store of bytes could change any of it, as far as the compiler knows.
 struct U8S8Output {
-  U8S8Quantize last, inner;
+  ByteRange last, inner;
   VF c_factor, r_zero, r_factor;
   bool has_inner, signed_residual;
   const uint8_t* residual;
@@ -171,10 +140,9 @@ static void u8s8_block(const GemmU8S8Tile& g, const U8S8Columns<NV>& columns, in
     FI_UNROLL for (int j = 0; j < NV; ++j) acc[r][j] = load(columns.start + j * VI::W);
   }
   u8s8_sums<Dot, MR, NV>(acc, g, r0, n0);
-  // Without this gcc 12 keeps accumulators of the loop in memory for the sake of the epilogue (65 % of the peak, not 98).
-  FI_UNROLL for (int r = 0; r < MR; ++r) {
-    FI_UNROLL for (int j = 0; j < NV; ++j) keep_in_register(acc[r][j]);
-  }
+  // Without this gcc 12 keeps accumulators of the loop in memory for the sake of the epilogue (65 % of the peak, not
+  // 98).
+  FI_UNROLL for (int r = 0; r < MR; ++r) { FI_UNROLL for (int j = 0; j < NV; ++j) keep_in_register(acc[r][j]); }
   const U8S8Output out(g);
   FI_UNROLL for (int j = 0; j < NV; ++j) {
     const int64_t n = n0 + j * VI::W;

@@ -12,7 +12,7 @@ void pack_gemm_f32_4x16(const float* b, int64_t stride_k, int64_t stride_n, int6
   gemm_pack(b, stride_k, stride_n, k, cols, width, out);
 }
 
-void gemm_u8s8s32_2x16(const GemmU8S8Tile& g) { u8s8_columns<PlainDot, 2, 1>(g, 0); }
+void gemm_u8s8s32_2x16(const GemmU8S8Tile& g) { u8s8_columns<BestDot, 2, 1>(g, 0); }
 
 void dequantize_nbits_chunk(const NBitsChunk& c, float* out) { dequantize_chunk(c, out); }
 

@@ -17,6 +17,7 @@ from .eliminate_identity import eliminate_identity
 from .fold_batch_norm import fold_batch_norm
 from .fold_constants import fold_constants
 from .fold_pad import fold_pad
+from .fold_qdq import fold_qdq
 from .fuse_attention import fuse_attention
 from .fuse_conv import fuse_conv
 from .fuse_matmul import fuse_matmul, unflatten_matmul
@@ -65,6 +66,7 @@ PIPELINE: list[Pass] = [
     fuse_conv,
     fuse_skip_norm,
     channels_last,
+    fold_qdq,
     merge_movements,
     eliminate_identity,
     fuse_pointwise,

@@ -12,13 +12,14 @@ from .readers import (
     ALONG_AXIS,
     AXES_OR_AXIS,
     CONVOLUTIONS,
-    ELEMENTWISE,
     LAYOUTS,
+    QUANTIZATION,
     ROWWISE,
     SPATIAL,
     VIEWS,
     Readers,
     gathered_perm,
+    is_elementwise,
     is_rowwise,
     relabelled,
 )
@@ -64,7 +65,7 @@ class _Mover:
             self._spatial(node, always=False)
         elif op == "Transpose":
             self._transpose(node)
-        elif op in ELEMENTWISE:
+        elif is_elementwise(node):
             self._elementwise(node)
         elif op in VIEWS:
             self._view(node)
@@ -140,7 +141,8 @@ class _Mover:
         foreign = [v for v in full if self._twin_perm(v) != perm and not P.is_constant(v)]
         if foreign and not self.readers.wants(out, perm):
             return
-        parameters = 1 if node.op_type == "Clip" else len(node.inputs)  # Clip's bounds are scalars
+        # Clip's bounds are scalars, as are scale and zero point
+        parameters = 1 if node.op_type in {"Clip", *QUANTIZATION} else len(node.inputs)
         moved: list[ir.Value | None] = []
         for i, value in enumerate(node.inputs):
             new = value if value is None or i >= parameters else self.at.operand(value, perm, node)

@@ -76,6 +76,55 @@ def _matmul(b: Body) -> Sequence[ir.Value]:
     return [finish(b, y, b.input(3))]
 
 
+def _quantized(b: Body, y: ir.Value) -> ir.Value:
+    """The end of QConv and QMatMul: residual, quantization, range."""
+    if b.input(9) is not None:
+        if b.input(12) is not None:
+            c = _ranged(b, b.op("QuantizeLinear", y, b.operand(12), b.operand(13)), 13, "c_low", "c_high")
+            y = b.op("DequantizeLinear", c, b.operand(12), b.operand(13))
+        y = b.op("Add", y, b.op("DequantizeLinear", *(b.operand(i) for i in (9, 10, 11))))
+    if b.input(6) is None:
+        return y
+    return _ranged(b, b.op("QuantizeLinear", y, b.operand(6), b.operand(7)), 7, "low", "high")
+
+
+def _ranged(b: Body, q: ir.Value, zero: int, low: str, high: str) -> ir.Value:
+    """q within two attributes, of the type of input `zero`."""
+    dtype = b.node.inputs[zero].dtype.numpy()  # type: ignore[union-attr]
+    bounds = [None if b.attr(name) is None else b.const(b.attr(name), dtype) for name in (low, high)]
+    return q if bounds == [None, None] else b.op("Clip", q, *bounds)
+
+
+def _real_bias(b: Body, weight_scale: ir.Value) -> ir.Value | None:
+    bias = b.input(8)
+    if bias is None:
+        return None
+    unit = b.op("Mul", b.op("Reshape", b.operand(1), b.ints(-1)), b.op("Reshape", weight_scale, b.ints(-1)))
+    return b.op("Mul", b.op("Cast", bias, to=ir.DataType.FLOAT), unit)
+
+
+def _q_conv(b: Body) -> Sequence[ir.Value]:
+    last, rank = b.attr("channels_last", 0), b.rank(3)
+    x = b.op("DequantizeLinear", *(b.operand(i) for i in range(3)))
+    w = b.op("DequantizeLinear", *(b.operand(i) for i in range(3, 6)), axis=0)
+    kept = {k: b.attr(k) for k in ("dilations", "group", "kernel_shape", "pads", "strides", "auto_pad")}
+    if last:
+        x = channels_first(b, x, rank)
+    y = b.op("Conv", x, w, _real_bias(b, b.operand(4)), **kept)
+    return [_quantized(b, channels_last(b, y, rank) if last else y)]
+
+
+def _q_matmul(b: Body) -> Sequence[ir.Value]:
+    column = b.rank(3) - (2 if b.attr("transB", 0) else 1)
+    x = b.op("DequantizeLinear", *(b.operand(i) for i in range(3)))
+    w = b.op("DequantizeLinear", *(b.operand(i) for i in range(3, 6)), axis=column)
+    x = _swap(b, x, b.rank(0)) if b.attr("transA", 0) else x
+    w = _swap(b, w, b.rank(3)) if b.attr("transB", 0) else w
+    y, bias, alpha = b.op("MatMul", x, w), _real_bias(b, b.operand(4)), b.attr("alpha", 1.0)
+    y = y if bias is None else b.op("Add", y, bias)
+    return [_quantized(b, y if alpha == 1.0 else b.op("Mul", y, b.const(alpha)))]
+
+
 def _skip_layer_norm(b: Body) -> Sequence[ir.Value]:
     total = b.op("Add", b.operand(0), b.operand(1))
     extra = b.input(4)
@@ -147,6 +196,8 @@ BODIES: dict[str, Build] = {
     "Conv": _conv,
     "ConvTranspose": _conv_transpose,
     "MatMul": _matmul,
+    "QConv": _q_conv,
+    "QMatMul": _q_matmul,
     "SkipLayerNorm": _skip_layer_norm,
     "SkipRMSNorm": _skip_rms_norm,
     "Attention": _attention,

@@ -15,6 +15,7 @@ ELEMENTWISE = set(
     IsNaN LeakyRelu Less LessOrEqual Log Max Mean Min Mish Mod Mul Neg Not Or PRelu Pow Reciprocal Relu Round Selu Sigmoid
     Sign Sin Softplus Softsign Sqrt Sub Sum Swish Tanh ThresholdedRelu Where Xor""".split()
 )
+QUANTIZATION = {"QuantizeLinear", "DequantizeLinear"}
 CONVOLUTIONS = {"Conv", "ConvTranspose"}
 SPATIAL = set(
     """MaxPool AveragePool LpPool GlobalAveragePool GlobalMaxPool Resize InstanceNormalization GroupNormalization DepthToSpace
@@ -85,12 +86,19 @@ class Readers:
                 return False
             after = reshaped_perm(source, target, perm)
             return after is not None and (identity(after) or self.wants(node.outputs[0], after, depth - 1))
-        if op in ELEMENTWISE | ALONG_AXIS | {"Slice", "Pad"}:
+        if is_elementwise(node) or op in ALONG_AXIS | {"Slice", "Pad"}:
             return self.s.rank(node.outputs[0]) == rank and self.wants_all(node, perm, depth)
         return False
 
     def wants_all(self, node: ir.Node, perm: Perm, depth: int = DEPTH) -> bool:
         return any(self.wants(o, perm, depth - 1) for o in node.outputs)
+
+
+def is_elementwise(node: ir.Node) -> bool:
+    if node.op_type in QUANTIZATION:  # by one scale
+        scale = node.inputs[1]
+        return P.is_constant(scale) and scale.const_value.size == 1  # type: ignore[union-attr]
+    return node.op_type in ELEMENTWISE
 
 
 def is_rowwise(shapes: Shapes, node: ir.Node) -> bool:

@@ -73,6 +73,10 @@ def _dtype(node: ir.Node, output: int) -> ir.DataType | None:
     op = node.op_type
     if node.domain not in ("", P.DOMAIN):
         return None
+    if op == "QuantizeLinear" or (node.domain and op in ("QConv", "QMatMul")):
+        zero = P.get(node, 7 if node.domain else 2)
+        named = P.attr(node, "output_dtype", 0) or (ir.DataType.FLOAT if node.domain else ir.DataType.UINT8)
+        return zero.dtype if zero is not None else ir.DataType(named)
     if node.domain == P.DOMAIN:
         return ir.DataType.FLOAT if op != "Pointwise" else None
     if op in BOOLEAN:
