@@ -58,7 +58,7 @@ def _params(node: ir.Node, dtype: ir.DataType | None) -> Params | None:
         return None
     if zero is None:
         shape = tuple(scale.const_value.shape)  # type: ignore[union-attr]
-        zero = P.new_constant(node, np.zeros([int(d) for d in shape], dtype.numpy()))  # type: ignore[union-attr]
+        zero = P.new_constant(node, np.zeros([int(d) for d in shape], dtype.numpy()))
     if not P.is_constant(zero) or zero.const_value.size != scale.const_value.size:  # type: ignore[union-attr]
         return None
     if len(scale.const_value.shape) > 1 or not np.all(np.isfinite(P.constant(scale)) & (P.constant(scale) > 0)):  # type: ignore
