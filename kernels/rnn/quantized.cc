@@ -90,9 +90,16 @@ class Direction {
     g.n = columns_;
     g.k = k;
     g.output = QuantizedOutput::f32;
-    void* const args[] = {
-        memory_ + at_.bytes, const_cast<void*>(packed), &za, const_cast<int32_t*>(zero), nullptr, &one,
-        column_scale,        const_cast<float*>(bias),  y, nullptr};
+    void* const args[] = {memory_ + at_.bytes,
+                          const_cast<void*>(packed),
+                          &za,
+                          const_cast<int32_t*>(zero),
+                          nullptr,
+                          &one,
+                          column_scale,
+                          const_cast<float*>(bias),
+                          y,
+                          nullptr};
     gemm_u8s8_step(&g, args, 0, 1);
   }
 
