@@ -62,6 +62,8 @@ class Part {
     t.residual_bf16 = p_.residual_bf16;
     if (args_[2]) t.bias = static_cast<const float*>(args_[2]) + channel;
     t.epilogue = p_.epilogue;
+    if (!p_.transposed && i + 1 < panels_.count() && c1 == begin + panels_.cols(i))
+      t.ahead = panels_.taps * panels_.pairs() * panels_.width(i + 1) * 4;
     bind_output(t, channel);
     p_.kernel->run(t);
   }

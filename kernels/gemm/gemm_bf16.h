@@ -38,6 +38,7 @@ struct GemmBF16Tile {
   int64_t ld_residual = 0;
   bool c_bf16 = false, residual_bf16 = false;
   const float* bias = nullptr;  // [cols] or null
+  int64_t ahead = 0;            // bytes right behind B that are needed next: fetched into L2 on the way
   Epilogue epilogue;
 };
 

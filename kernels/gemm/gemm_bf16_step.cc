@@ -37,7 +37,8 @@ class Part {
       bind_rows(r, stop);
       for (int64_t u = begin; u < end; u = (u / tiles + 1) * tiles) {
         const int64_t panel_end = std::min((u / tiles + 1) * tiles, end);
-        panel(u / tiles, std::max(r, u % tiles * mr), std::min(stop, ((panel_end - 1) % tiles + 1) * mr), r);
+        panel(u / tiles, std::max(r, u % tiles * mr), std::min(stop, ((panel_end - 1) % tiles + 1) * mr), r,
+              panel_end < end);
       }
     }
   }
@@ -48,7 +49,7 @@ class Part {
     for (int64_t r = begin; r < end; r += block) {
       const int64_t stop = std::min(end, r + block);
       bind_rows(r, stop);
-      for (int64_t i = 0; i < panels_.count(); ++i) panel(i, r, stop, r);
+      for (int64_t i = 0; i < panels_.count(); ++i) panel(i, r, stop, r, i + 1 < panels_.count());
     }
   }
 
@@ -65,7 +66,8 @@ class Part {
     }
   }
 
-  void panel(int64_t i, int64_t begin, int64_t end, int64_t bound) {
+  // Rows [begin, end) of panel i, where row `bound` is the first that is bound; panel i + 1 follows if `more`.
+  void panel(int64_t i, int64_t begin, int64_t end, int64_t bound, bool more) {
     if (begin >= end) return;
     GemmBF16Tile g;
     g.a = rows_ + (begin - bound);
@@ -82,6 +84,7 @@ class Part {
     if (args_[3]) g.residual = static_cast<const char*>(args_[3]) + at * (p_.residual_bf16 ? 2 : 4);
     if (args_[2]) g.bias = static_cast<const float*>(args_[2]) + column;
     g.epilogue = p_.epilogue;
+    g.ahead = more ? panels_.pairs() * panels_.width(i + 1) * 4 : 0;
     p_.kernel->run(g);
   }
 

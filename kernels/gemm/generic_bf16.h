@@ -33,11 +33,25 @@ FI_INLINE void bf16_pair(VF (&acc)[MR][NV], const int32_t (&a)[MR], const uint16
   }
 }
 
+// What the caller needs next, cut by rows: a row tile issues one prefetch per pair, `step` bytes apart.
+struct BF16Ahead {
+  const char* at;
+  int64_t per_row, step;
+};
+FI_INLINE BF16Ahead bf16_ahead(const GemmBF16Tile& g, int mr) {
+  const int64_t pairs = g.taps * ((g.k + 1) / 2);
+  // A single row tile cannot get ahead of itself.
+  if (g.ahead == 0 || pairs == 0 || g.rows <= mr) return {reinterpret_cast<const char*>(g.b), 0, 0};
+  const int64_t per_row = g.ahead / g.rows, step = per_row * mr / pairs + 1;
+  return {reinterpret_cast<const char*>(g.b + pairs * g.width * 2), per_row, step < 64 ? step : 64};
+}
+
 template <class Dot, int MR, int NV>
-FI_INLINE void bf16_sums(VF (&acc)[MR][NV], const GemmBF16Tile& g, int64_t r0, int64_t n0) {
+FI_INLINE void bf16_sums(VF (&acc)[MR][NV], const GemmBF16Tile& g, const BF16Ahead& ahead, int64_t r0, int64_t n0) {
   constexpr int kAhead = 4096;  // bytes of B to fetch ahead, as in the f32 microkernel
   const uint16_t* b = g.b + n0 * 2;
   const int64_t step = g.width * 2, whole = g.k / 2 * 2, k = g.k;
+  const char* next = ahead.at + r0 * ahead.per_row;
   for (int64_t t = 0; t < g.taps; ++t) {
     const uint16_t* a[MR];
     FI_UNROLL for (int r = 0; r < MR; ++r) a[r] = g.a[t * g.a_tap + r0 + r] + g.a_offset;
@@ -45,6 +59,8 @@ FI_INLINE void bf16_sums(VF (&acc)[MR][NV], const GemmBF16Tile& g, int64_t r0, i
     for (int64_t i = 0; i < whole; i += 2, b += step) {
       FI_UNROLL for (int j = 0; j < NV; ++j)
           __builtin_prefetch(reinterpret_cast<const char*>(b + j * 2 * VF::W) + kAhead);
+      __builtin_prefetch(next, 0, 2);
+      next += ahead.step;
       FI_UNROLL for (int r = 0; r < MR; ++r) std::memcpy(&pair[r], a[r] + i, 4);
       bf16_pair<Dot, MR, NV>(acc, pair, b);
     }
@@ -132,10 +148,10 @@ FI_INLINE void bf16_finish(VF (&acc)[MR][NV], const GemmBF16Tile& g, int64_t r0,
 
 // A register tile: MR rows from row r0, NV vectors from column n0, `last` lanes in the last vector.
 template <class Dot, int MR, int NV>
-static void bf16_block(const GemmBF16Tile& g, int64_t r0, int64_t n0, int last) {
+static void bf16_block(const GemmBF16Tile& g, const BF16Ahead& ahead, int64_t r0, int64_t n0, int last) {
   VF acc[MR][NV];
   FI_UNROLL for (int r = 0; r < MR; ++r) { FI_UNROLL for (int j = 0; j < NV; ++j) acc[r][j] = zero(); }
-  bf16_sums<Dot, MR, NV>(acc, g, r0, n0);
+  bf16_sums<Dot, MR, NV>(acc, g, ahead, r0, n0);
   bf16_finish<MR, NV>(acc, g, r0, n0, last);
   FI_UNROLL for (int r = 0; r < MR; ++r) {
     void* row = g.c_rows ? g.c_rows[r0 + r] : static_cast<char*>(g.c) + (r0 + r) * g.ldc * (g.c_bf16 ? 2 : 4);
@@ -145,18 +161,20 @@ static void bf16_block(const GemmBF16Tile& g, int64_t r0, int64_t n0, int last) 
 }
 
 template <class Dot, int MR, int NV>
-FI_INLINE void bf16_up_to(int64_t rows, const GemmBF16Tile& g, int64_t r0, int64_t n0, int last) {
+FI_INLINE void bf16_up_to(int64_t rows, const GemmBF16Tile& g, const BF16Ahead& ahead, int64_t r0, int64_t n0,
+                          int last) {
   if constexpr (MR > 1)
-    if (rows < MR) return bf16_up_to<Dot, MR - 1, NV>(rows, g, r0, n0, last);
-  bf16_block<Dot, MR, NV>(g, r0, n0, last);
+    if (rows < MR) return bf16_up_to<Dot, MR - 1, NV>(rows, g, ahead, r0, n0, last);
+  bf16_block<Dot, MR, NV>(g, ahead, r0, n0, last);
 }
 
 // MR rows at a time; the last MR + 1 .. 2 MR - 1 are halved, as a tile of few rows would wait for B.
 template <class Dot, int MR, int NV>
 FI_INLINE void bf16_rows(const GemmBF16Tile& g, int64_t n0, int last) {
+  const BF16Ahead ahead = bf16_ahead(g, MR);
   for (int64_t r = 0; r < g.rows;) {
     const int64_t left = g.rows - r, rows = left >= 2 * MR ? MR : left > MR ? (left + 1) / 2 : left;
-    bf16_up_to<Dot, MR, NV>(rows, g, r, n0, last);
+    bf16_up_to<Dot, MR, NV>(rows, g, ahead, r, n0, last);
     r += rows;
   }
 }

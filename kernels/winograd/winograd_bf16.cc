@@ -115,6 +115,7 @@ class Part {
     tile.rows = count;
     tile.cols = tile.width;  // of the padded panel: whole vectors are read back
     tile.ldc = kBF16Panel;
+    tile.ahead = panels_.pairs() * tile.width * 4;  // the next point, or the next panel's first
     const auto* u = static_cast<const uint16_t*>(args_[1]) + panels_.offset(panel);
     for (int64_t p = 0; p < kWinogradBF16Points; ++p) {
       tile.a_offset = p * q_.v_plane;
