@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import nn
 
@@ -131,4 +133,44 @@ class UNet(nn.Module):
             skips.append(x)
         for up, merge, skip in zip(self.up, self.merge, reversed(skips[:-1])):
             x = merge(torch.cat([skip, up(x)], 1))
+        return self.head(x)
+
+
+class VggUNet(nn.Module):
+    """The VGG16 U-Net of text detectors such as CRAFT (Baek et al. 2019): taps after conv2_2, conv3_2, conv4_2, conv5_2,
+    a dilated block below, bilinear steps up, two maps at half the resolution."""
+
+    def __init__(self) -> None:
+        super().__init__()
+
+        def convs(*widths: int) -> list[nn.Module]:
+            return [ConvNorm(a, b, 3) for a, b in pairwise(widths)]
+
+        def pool() -> nn.Module:
+            return nn.MaxPool2d(2)
+
+        self.down = nn.ModuleList([
+            nn.Sequential(*convs(3, 64, 64), pool(), *convs(64, 128, 128)),
+            nn.Sequential(pool(), *convs(128, 256, 256)),
+            nn.Sequential(*convs(256, 256), pool(), *convs(256, 512, 512)),
+            nn.Sequential(*convs(512, 512), pool(), *convs(512, 512, 512)),
+        ])  # fmt: skip
+        self.bottom = nn.Sequential(
+            nn.MaxPool2d(3, 1, 1), nn.Conv2d(512, 1024, 3, padding=6, dilation=6), nn.Conv2d(1024, 1024, 1)
+        )
+        steps = [(1024 + 512, 512, 256), (256 + 512, 256, 128), (128 + 256, 128, 64), (64 + 128, 64, 32)]
+        self.up = nn.ModuleList([nn.Sequential(ConvNorm(a, b), ConvNorm(b, c, 3)) for a, b, c in steps])
+        head = [m for a, b in [(32, 32), (32, 32), (32, 16)] for m in (nn.Conv2d(a, b, 3, padding=1), nn.ReLU())]
+        self.head = nn.Sequential(*head, nn.Conv2d(16, 16, 1), nn.ReLU(), nn.Conv2d(16, 2, 1))
+
+    def forward(self, x):
+        taps = []
+        for down in self.down:
+            x = down(x)
+            taps.append(x)
+        x = self.bottom(x)
+        for up, tap in zip(self.up, reversed(taps), strict=True):
+            if x.shape[2:] != tap.shape[2:]:
+                x = nn.functional.interpolate(x, size=tap.shape[2:], mode="bilinear", align_corners=False)
+            x = up(torch.cat([x, tap], 1))
         return self.head(x)

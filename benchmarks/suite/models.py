@@ -49,6 +49,7 @@ _ALL = [
     Benchmark("efficientnet_lite0", _from("convnets", "efficientnet_lite0"), (1, 3, 224, 224), IMAGE),
     Benchmark("convnext_t", _from("sequence", "convnext_t"), (1, 3, 224, 224), PIXELS),
     Benchmark("unet_w32_256", _from("convnets", "UNet"), (1, 3, 256, 256), IMAGE),
+    Benchmark("vgg_unet_320", _from("convnets", "VggUNet"), (1, 3, 320, 320), IMAGE),
     Benchmark("yolov8n_640", _from("yolo", "YoloV8n"), (1, 3, 640, 640), IMAGE),
     Benchmark("alexnet_227", _from("convnets", "alexnet"), (1, 3, 227, 227), IMAGE),
     Benchmark("minilm_l6_32", _from("sequence", "minilm_l6"), (1, 32), TEXT),

@@ -186,8 +186,8 @@ class Conv final : public Op {
     for (int a = 0; a < 3; ++a)
       if (g.stride[a] != 1 || g.dilation[a] != 1) return nullptr;
     if (g.in[0] != 1 || g.out[0] != 1 || g.pad[0] != 0) return nullptr;
-    const int64_t tiles = (g.out[1] + 3) / 4 * ((g.out[2] + 3) / 4);
-    if (tiles < 9 || p.in.channels < 16 || p.out.channels < 16) {
+    const int m = winograd_size(g.out[1], g.out[2]);
+    if (m == 0 || p.in.channels < 16 || p.out.channels < 16) {
       ctx.refuse("winograd: fewer than 9 tiles or 16 channels");
       return nullptr;
     }
@@ -195,7 +195,7 @@ class Conv final : public Op {
       ctx.refuse("winograd: weights are not constant");
       return nullptr;
     }
-    return winograd_f32(ctx.isa(), 4);
+    return winograd_f32(ctx.isa(), m);
   }
 
   void plan_winograd(PlanContext& ctx, const Problem& p, const WinogradF32& kernel) const {
@@ -203,6 +203,7 @@ class Conv final : public Op {
     q.batch = p.in.batch;
     q.in_h = p.g.in[1], q.in_w = p.g.in[2], q.channels = p.in.channels;
     q.out_h = p.g.out[1], q.out_w = p.g.out[2], q.out_channels = p.out.channels;
+    q.x_pixel = q.channels, q.y_pixel = q.residual_pixel = q.out_channels;
     q.pad_top = p.g.pad[1], q.pad_left = p.g.pad[2];
     q.has_bias = ctx.has_input(2);
     q.has_residual = ctx.has_input(3);
@@ -218,15 +219,15 @@ class Conv final : public Op {
 
   // The weights in the Winograd domain, made when a plan first wants them: whether it does depends on the map's size.
   const float* transformed(const Problem& p, int m) const {
-    std::call_once(once_, [&] {
+    Transformed& t = m == 4 ? winograd_4_ : winograd_6_;
+    std::call_once(t.once, [&] {
       const int64_t in = p.in.channels, out = p.out.channels;
-      const GemmF32& gemm = *gemm_;
       const auto dense = allocate_bytes(static_cast<size_t>(out * in * 9) * sizeof(float));
       conv_f32_unpack(p.weights, static_cast<const float*>(panels_.constant()), static_cast<float*>(dense.get()));
-      winograd_ = allocate_bytes(static_cast<size_t>(packed_floats(winograd_panels(m, gemm, in, out))) * sizeof(float));
-      winograd_pack(m, gemm, static_cast<const float*>(dense.get()), in, out, static_cast<float*>(winograd_.get()));
+      t.packed = allocate_bytes(static_cast<size_t>(packed_floats(winograd_panels(m, *gemm_, in, out))) * sizeof(float));
+      winograd_pack(m, *gemm_, static_cast<const float*>(dense.get()), in, out, static_cast<float*>(t.packed.get()));
     });
-    return static_cast<const float*>(winograd_.get());
+    return static_cast<const float*>(t.packed.get());
   }
 
   void plan_indirect(PlanContext& ctx, const Problem& p) const {
@@ -301,8 +302,11 @@ class Conv final : public Op {
   ConvPanels panels_;
   const void* depthwise_ = nullptr;
   const GemmF32* gemm_;
-  mutable std::once_flag once_;
-  mutable std::shared_ptr<void> winograd_;
+  struct Transformed {
+    std::once_flag once;
+    std::shared_ptr<void> packed;
+  };
+  mutable Transformed winograd_4_, winograd_6_;
 };
 
 }  // namespace

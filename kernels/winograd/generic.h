@@ -76,73 +76,100 @@ FI_INLINE void winograd_line_out(const VF* x, VF* y) {
   }
 }
 
-FI_INLINE VF winograd_load(const float* p, int n) { return n == VF::W ? load(p) : load(p, n); }
+template <bool whole>
+FI_INLINE VF winograd_load(const float* p, int lanes) {
+  return whole ? load(p) : load(p, lanes);
+}
 
-template <int M>
-static void winograd_input(const float* const* pixels, int64_t channels, float* v, int64_t plane) {
+// One vector of channels. The loops over lines stay rolled: their addresses would fill all general registers.
+template <int M, bool whole>
+FI_INLINE void winograd_input_vector(const float* const* pixels, int64_t c, int lanes, float* v, int64_t plane) {
   constexpr int N = M + 2;
-  for (int64_t c = 0; c < channels; c += VF::W) {
-    const int lanes = channels - c < VF::W ? static_cast<int>(channels - c) : VF::W;
-    VF t[N][N];  // t[j][i]: column j of the tile, transformed
-    for (int j = 0; j < N; ++j) {
-      VF x[N], y[N];
-      FI_UNROLL for (int i = 0; i < N; ++i) {
-        const float* pixel = pixels[i * N + j];
-        x[i] = pixel ? winograd_load(pixel + c, lanes) : zero();
-      }
-      winograd_line_in<M>(x, y);
-      FI_UNROLL for (int i = 0; i < N; ++i) t[j][i] = y[i];
-    }
-    for (int i = 0; i < N; ++i) {
-      VF x[N], y[N];
-      FI_UNROLL for (int j = 0; j < N; ++j) x[j] = t[j][i];
-      winograd_line_in<M>(x, y);
-      float* out = v + i * N * plane + c;
-      // Rows of V are padded beyond C, so whole vectors may be written.
-      FI_UNROLL for (int j = 0; j < N; ++j) store(out + j * plane, y[j]);
-    }
+  VF t[N][N];  // t[j][i]: column j of the tile, transformed
+  _Pragma("GCC unroll 1") for (int j = 0; j < N; ++j) {
+    VF x[N];
+    FI_UNROLL for (int i = 0; i < N; ++i) x[i] = winograd_load<whole>(pixels[i * N + j] + c, lanes);
+    FI_UNROLL for (int i = 0; i < N; ++i) __builtin_prefetch(v + (j * N + i) * plane + c, 1, 3);
+    winograd_line_in<M>(x, t[j]);
+  }
+  float* out = v + c;
+  _Pragma("GCC unroll 1") for (int i = 0; i < N; ++i) {
+    VF x[N], y[N];
+    FI_UNROLL for (int j = 0; j < N; ++j) x[j] = t[j][i];
+    winograd_line_in<M>(x, y);
+    // Rows of V are padded beyond C, so whole vectors may be written.
+    FI_UNROLL for (int j = 0; j < N; ++j) store(out + j * plane, y[j]);
+    out += N * plane;
   }
 }
 
 template <int M>
-FI_INLINE void winograd_emit(VF x, const float* residual, float* row, int lanes, const Epilogue& e, VF alpha, VF beta) {
-  if (residual && !e.residual_after) x = x + winograd_load(residual, lanes);
-  if (e.activation == Activation::relu) x = max(zero(), x);
-  if (e.activation == Activation::clip) x = clamp(x, alpha, beta);
-  if (residual && e.residual_after && is_clamp(e.activation)) x = x + winograd_load(residual, lanes);
-  if (lanes == VF::W)
-    store(row, x);
-  else
-    store(row, x, lanes);
+static void winograd_input(const float* const* pixels, int64_t channels, float* v, int64_t plane) {
+  int64_t c = 0;
+  for (; c + VF::W <= channels; c += VF::W) winograd_input_vector<M, true>(pixels, c, VF::W, v, plane);
+  if (c < channels) winograd_input_vector<M, false>(pixels, c, static_cast<int>(channels - c), v, plane);
+}
+
+// How the residual enters what winograd_output writes.
+enum class WinogradResidual { none, before, after };
+
+template <int M, bool whole, WinogradResidual R>
+FI_INLINE void winograd_output_vector(const float* products, int64_t plane, int64_t c, int lanes, VF bias, VF lo, VF hi,
+                                      float* const* rows, const float* const* residual) {
+  constexpr int N = M + 2;
+  VF t[N][M];
+  _Pragma("GCC unroll 1") for (int j = 0; j < N; ++j) {
+    const float* from = products + j * plane + c;
+    VF x[N];
+    FI_UNROLL for (int i = 0; i < N; ++i) x[i] = load(from + i * N * plane);
+    winograd_line_out<M>(x, t[j]);
+  }
+  _Pragma("GCC unroll 1") for (int i = 0; i < M; ++i) {
+    if (!rows[i * M]) break;  // rows and columns outside are the last ones
+    VF x[N], y[M];
+    FI_UNROLL for (int j = 0; j < N; ++j) x[j] = t[j][i];
+    winograd_line_out<M>(x, y);
+    FI_UNROLL for (int j = 0; j < M; ++j) {
+      const int at = i * M + j;
+      if (!rows[at]) break;
+      VF out = y[j] + bias;
+      if (R == WinogradResidual::before) out = out + winograd_load<whole>(residual[at] + c, lanes);
+      out = clamp(out, lo, hi);
+      if (R == WinogradResidual::after) out = out + winograd_load<whole>(residual[at] + c, lanes);
+      if (whole)
+        store(rows[at] + c, out);
+      else
+        store(rows[at] + c, out, lanes);
+    }
+  }
+}
+
+template <int M, WinogradResidual R>
+static void winograd_output_as(const float* products, int64_t plane, int64_t channels, const float* bias, VF lo, VF hi,
+                               float* const* rows, const float* const* residual) {
+  int64_t c = 0;
+  for (; c + VF::W <= channels; c += VF::W)
+    winograd_output_vector<M, true, R>(products, plane, c, VF::W, bias ? load(bias + c) : zero(), lo, hi, rows,
+                                       residual);
+  if (const int lanes = static_cast<int>(channels - c))
+    winograd_output_vector<M, false, R>(products, plane, c, lanes, bias ? load(bias + c, lanes) : zero(), lo, hi, rows,
+                                        residual);
 }
 
 template <int M>
 static void winograd_output(const float* products, int64_t plane, int64_t channels, const float* bias,
                             const Epilogue& e, float* const* rows, const float* const* residual) {
-  constexpr int N = M + 2;
-  const VF alpha = set1(e.alpha), beta = set1(e.beta);
-  for (int64_t c = 0; c < channels; c += VF::W) {
-    const int lanes = channels - c < VF::W ? static_cast<int>(channels - c) : VF::W;
-    VF t[N][M];
-    for (int j = 0; j < N; ++j) {
-      VF x[N];
-      FI_UNROLL for (int i = 0; i < N; ++i) x[i] = load(products + (i * N + j) * plane + c);
-      winograd_line_out<M>(x, t[j]);
-    }
-    const VF b = bias ? winograd_load(bias + c, lanes) : zero();
-    for (int i = 0; i < M; ++i) {
-      if (!rows[i * M]) break;  // rows and columns outside are the last ones
-      VF x[N], y[M];
-      FI_UNROLL for (int j = 0; j < N; ++j) x[j] = t[j][i];
-      winograd_line_out<M>(x, y);
-      FI_UNROLL for (int j = 0; j < M; ++j) {
-        const int at = i * M + j;
-        if (rows[at])
-          winograd_emit<M>(y[j] + b, residual ? residual[at] + c : nullptr, rows[at] + c, lanes, e, alpha, beta);
-      }
-    }
-  }
-  if (is_clamp(e.activation)) return;
+  // Every clamp as one: with ±∞ it passes all values, NaN included.
+  const bool relu = e.activation == Activation::relu, clip = e.activation == Activation::clip;
+  const VF lo = set1(relu ? 0.f : clip ? e.alpha : -__builtin_inff()), hi = set1(clip ? e.beta : __builtin_inff());
+  const bool later = !is_clamp(e.activation);
+  if (!residual || (later && e.residual_after))
+    winograd_output_as<M, WinogradResidual::none>(products, plane, channels, bias, lo, hi, rows, residual);
+  else if (e.residual_after)
+    winograd_output_as<M, WinogradResidual::after>(products, plane, channels, bias, lo, hi, rows, residual);
+  else
+    winograd_output_as<M, WinogradResidual::before>(products, plane, channels, bias, lo, hi, rows, residual);
+  if (!later) return;
   for (int at = 0; at < M * M; ++at)
     if (rows[at]) activate_row(e, rows[at], residual && e.residual_after ? residual[at] : nullptr, rows[at], channels);
 }

@@ -12,5 +12,10 @@ struct WinogradPoints<4> {
   static constexpr int pairs = 2;
   static constexpr double p[pairs] = {0.75, 1.5};
 };
+template <>
+struct WinogradPoints<6> {
+  static constexpr int pairs = 3;
+  static constexpr double p[pairs] = {0.5, 1, 2};
+};
 
 }  // namespace fi

@@ -4,13 +4,16 @@
 
 namespace fi::FI_ISA {
 
-void winograd_input_4(const float* const* pixels, int64_t channels, float* v, int64_t plane) {
-  winograd_input<4>(pixels, channels, v, plane);
-}
-void winograd_output_4(const float* products, int64_t plane, int64_t channels, const float* bias, const Epilogue& e,
-                       float* const* rows, const float* const* residual) {
-  winograd_output<4>(products, plane, channels, bias, e, rows, residual);
-}
+#define FI_WINOGRAD(m)                                                                                                \
+  void winograd_input_##m(const float* const* pixels, int64_t channels, float* v, int64_t plane) {                   \
+    winograd_input<m>(pixels, channels, v, plane);                                                                   \
+  }                                                                                                                  \
+  void winograd_output_##m(const float* products, int64_t plane, int64_t channels, const float* bias,                \
+                           const Epilogue& e, float* const* rows, const float* const* residual) {                    \
+    winograd_output<m>(products, plane, channels, bias, e, rows, residual);                                          \
+  }
+FI_WINOGRAD(4)
+FI_WINOGRAD(6)
 
 }  // namespace fi::FI_ISA
 

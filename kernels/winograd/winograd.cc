@@ -2,6 +2,7 @@
 #include "kernels/winograd/winograd.h"
 
 #include <algorithm>
+#include <type_traits>
 #include <vector>
 
 #include "kernels/winograd/points.h"
@@ -82,6 +83,7 @@ struct Workspace {
   float* v;            // [points][group][v_row]
   float* block;        // [points][group][nr]
   const float** rows;  // [group]: row pointers into V, relative to point 0
+  float* zeros;        // [channels]
 };
 
 struct TileGrid {
@@ -92,17 +94,35 @@ struct TileGrid {
         total(q.batch * across * down) {}
 };
 
-void transform_in(const WinogradProblem& q, const TileGrid& grid, const float* x, int64_t tile, float* v) {
-  const int m = q.kernel->m, n = m + 2;
-  const int64_t image = tile / (grid.across * grid.down), at = tile % (grid.across * grid.down);
-  const int64_t top = at / grid.across * m - q.pad_top, left = at % grid.across * m - q.pad_left;
-  const float* pixels[kMaxPoints];
+// The tile's pixels, row by row: where its channels are in an image of h x w pixels, `outside` beyond it.
+template <class T>
+void tile_pixels(T* image, int64_t h, int64_t w, int64_t pixel, int64_t top, int64_t left, int n, T* outside, T** out) {
+  for (int i = 0; i < n; ++i, out += n) {
+    const bool line = top + i >= 0 && top + i < h;
+    T* first = image + ((top + i) * w + left) * pixel;
+    for (int j = 0; j < n; ++j) out[j] = line && left + j >= 0 && left + j < w ? first + j * pixel : outside;
+  }
+}
+
+// Maps of many megabytes come from L3 or memory, in short runs that the hardware does not see coming: fetches the
+// pixels of the next tile in the row, those at or after column `from`.
+template <class T>
+void fetch_next(T* const* pixels, int n, int from, int64_t ahead, int64_t channels) {
   for (int i = 0; i < n; ++i)
-    for (int j = 0; j < n; ++j) {
-      const int64_t y = top + i, z = left + j;
-      const bool inside = y >= 0 && y < q.in_h && z >= 0 && z < q.in_w;
-      pixels[i * n + j] = inside ? x + ((image * q.in_h + y) * q.in_w + z) * q.channels : nullptr;
-    }
+    for (int j = from; j < n; ++j)
+      for (int64_t c = 0; c < channels; c += 16)
+        if (pixels[i * n + j]) __builtin_prefetch(pixels[i * n + j] + ahead + c, !std::is_const_v<T>, 2);
+}
+
+void transform_in(const WinogradProblem& q, const TileGrid& grid, const float* x, int64_t tile, const Workspace& work,
+                  float* v) {
+  const int m = q.kernel->m;
+  const int64_t image = tile / (grid.across * grid.down), at = tile % (grid.across * grid.down);
+  const float* pixels[kMaxPoints];
+  tile_pixels<const float>(x + image * q.in_h * q.in_w * q.x_pixel, q.in_h, q.in_w, q.x_pixel,
+                           at / grid.across * m - q.pad_top, at % grid.across * m - q.pad_left, m + 2, work.zeros,
+                           pixels);
+  if (q.far_x) fetch_next(pixels, m + 2, 2, m * q.x_pixel, q.channels);
   q.kernel->input(pixels, q.channels, v, q.v_plane);
 }
 
@@ -110,16 +130,14 @@ void transform_out(const WinogradProblem& q, const TileGrid& grid, const float* 
                    int64_t cols, const float* bias, const float* residual, float* y) {
   const int m = q.kernel->m;
   const int64_t image = tile / (grid.across * grid.down), at = tile % (grid.across * grid.down);
-  const int64_t top = at / grid.across * m, left = at % grid.across * m;
+  const int64_t top = at / grid.across * m, left = at % grid.across * m, pixels = image * q.out_h * q.out_w;
   float* rows[kMaxPoints];
   const float* residuals[kMaxPoints];
-  for (int i = 0; i < m; ++i)
-    for (int j = 0; j < m; ++j) {
-      const bool inside = top + i < q.out_h && left + j < q.out_w;
-      const int64_t offset = ((image * q.out_h + top + i) * q.out_w + left + j) * q.out_channels + first;
-      rows[i * m + j] = inside ? y + offset : nullptr;
-      residuals[i * m + j] = inside && residual ? residual + offset : nullptr;
-    }
+  tile_pixels<float>(y + pixels * q.y_pixel + first, q.out_h, q.out_w, q.y_pixel, top, left, m, nullptr, rows);
+  if (residual)
+    tile_pixels<const float>(residual + pixels * q.residual_pixel + first, q.out_h, q.out_w, q.residual_pixel, top,
+                             left, m, nullptr, residuals);
+  if (q.far_y) fetch_next(rows, m, 0, m * q.y_pixel, cols);
   q.kernel->output(block, q.block_plane, cols, bias ? bias + first : nullptr, q.epilogue, rows,
                    residual ? residuals : nullptr);
 }
@@ -133,22 +151,37 @@ GemmPanels winograd_panels(int m, const GemmF32& gemm, int64_t channels, int64_t
 void winograd_pack(int m, const GemmF32& gemm, const float* weights, int64_t channels, int64_t out_channels,
                    float* packed) {
   if (m == 4) pack<4>(gemm, weights, channels, out_channels, packed);
+  if (m == 6) pack<6>(gemm, weights, channels, out_channels, packed);
+}
+
+int winograd_size(int64_t h, int64_t w) {
+  const auto tiles = [&](int64_t m) { return ((h + m - 1) / m) * ((w + m - 1) / m); };
+  // F(6) has 1.8 times the weights and 4 times the error: it must save 9 % of the products, on many tiles.
+  if (tiles(6) >= 49 && tiles(6) * 64 * 100 <= tiles(4) * 36 * 91) return 6;
+  return tiles(4) >= 9 ? 4 : 0;
 }
 
 size_t winograd_prepare(WinogradProblem& q, int parts) {
   const TileGrid grid(q);
   const int64_t points = (q.kernel->m + 2) * (q.kernel->m + 2), nr = q.gemm->nr;
-  // V and the block fill about half of L2. Measured on Zen 5, any group of 12 to 144 tiles is within 10 %.
-  const int64_t points_bytes = points * (round_up(q.channels, 16) + 16 + nr) * 4, mr = q.gemm->mr;
-  const int64_t fitting = std::clamp<int64_t>(caches().l2 / 2 / points_bytes / mr, 2, 6) * mr;
+  q.block_row = std::min(nr, round_up(q.out_channels, 16));
+  q.far_x = q.in_h * q.in_w * q.x_pixel * 4 > 2 * caches().l2;
+  q.far_y = q.out_h * q.out_w * q.y_pixel * 4 > 2 * caches().l2;
+  // V and the block fill up to three quarters of L2, as every group reads all of U.
+  const int64_t tile_bytes = points * (round_up(q.channels, 16) + 16 + q.block_row) * 4, mr = q.gemm->mr;
+  const int64_t fitting = std::clamp<int64_t>(caches().l2 * 3 / 4 / tile_bytes / mr, 2, 8) * mr;
+  // Where few tiles meet many weights, each core reads its share of the weights and transforms all tiles: 256 channels
+  // at 14x14 with cold weights take .28 ms on two cores instead of .36.
+  const int64_t u_bytes = points * q.channels * q.out_channels * 4;
+  q.split_channels = parts > 1 && grid.total <= fitting + mr && u_bytes >= 1 << 21 && q.out_channels / nr >= parts;
   const int64_t share = q.split_channels ? grid.total : (grid.total + parts - 1) / parts;
-  const int64_t groups = (share + fitting - 1) / fitting;
-  q.group = round_up((share + groups - 1) / std::max<int64_t>(groups, 1), mr);
-  // 16 floats beyond C keep the points' planes from falling on one another's cache sets.
+  const int64_t groups = share <= fitting + mr ? 1 : (share + fitting - 1) / fitting;
+  q.group = std::min(share, round_up((share + groups - 1) / std::max<int64_t>(groups, 1), mr));
+  // An odd number of lines keeps the points' planes from falling on one another's cache sets.
   q.v_row = round_up(q.channels, 16) + 16;
-  q.v_plane = q.group * q.v_row;
-  q.block_plane = q.group * nr + 16;
-  q.scratch_part = round_up(points * (q.v_plane + q.block_plane) + q.group * 2 + 32, 32);
+  q.v_plane = (q.group * q.v_row / 16 | 1) * 16;
+  q.block_plane = (q.group * q.block_row / 16 | 1) * 16;
+  q.scratch_part = round_up(points * (q.v_plane + q.block_plane) + q.group * 2 + q.channels + 32, 32);
   return static_cast<size_t>(parts * q.scratch_part) * sizeof(float);
 }
 
@@ -162,7 +195,9 @@ Status winograd_step(const void* params, void* const* args, int part, int parts)
   float* scratch = static_cast<float*>(args[5]) + part * q.scratch_part;
   const int64_t points = (q.kernel->m + 2) * (q.kernel->m + 2);
   const Workspace work{scratch, scratch + points * q.v_plane,
-                       reinterpret_cast<const float**>(scratch + points * (q.v_plane + q.block_plane))};
+                       reinterpret_cast<const float**>(scratch + points * (q.v_plane + q.block_plane)),
+                       scratch + points * (q.v_plane + q.block_plane) + q.group * 2};
+  std::fill_n(work.zeros, q.channels, 0.f);
   const TileGrid grid(q);
   const GemmPanels panels = winograd_panels(q.kernel->m, *q.gemm, q.channels, q.out_channels);
   const Range tiles = q.split_channels ? Range{0, grid.total} : part_of(grid.total, part, parts);
@@ -171,24 +206,26 @@ Status winograd_step(const void* params, void* const* args, int part, int parts)
   for (int64_t g = 0; g < q.group; ++g) work.rows[g] = work.v + g * q.v_row;
   for (int64_t first = tiles.begin; first < tiles.end; first += q.group) {
     const int64_t count = std::min(q.group, tiles.end - first);
-    for (int64_t t = 0; t < count; ++t) transform_in(q, grid, x, first + t, work.v + t * q.v_row);
+    for (int64_t t = 0; t < count; ++t) transform_in(q, grid, x, first + t, work, work.v + t * q.v_row);
     for (int64_t i = share.begin; i < share.end; ++i) {
       GemmTile tile;
       tile.a = work.rows;
       tile.ldb = panel_width(panels, i);
       tile.k = q.channels;
       tile.rows = count;
-      // All columns of the padded panel: the block's rows are nr wide, and whole vectors are read back.
-      tile.cols = std::min<int64_t>(tile.ldb, panels.nr);
-      tile.ldc = q.gemm->nr;
+      // All columns of the padded panel: whole vectors are read back.
+      tile.cols = tile.ldb;
+      tile.ldc = q.block_row;
       for (int64_t p = 0; p < points; ++p) {
         tile.a_offset = p * q.v_plane;
         tile.b = u + panel_offset(panels, i) + p * q.channels * tile.ldb;
         tile.c = work.block + p * q.block_plane;
+        tile.ahead = tile.b + q.channels * tile.ldb;  // the panels follow one another
+        tile.ahead_floats = q.channels * tile.ldb;
         q.gemm->run(tile);
       }
       for (int64_t t = 0; t < count; ++t)
-        transform_out(q, grid, work.block + t * q.gemm->nr, first + t, i * panels.nr, panel_cols(panels, i), bias,
+        transform_out(q, grid, work.block + t * q.block_row, first + t, i * panels.nr, panel_cols(panels, i), bias,
                       residual, y);
     }
   }

@@ -38,6 +38,9 @@ CASES = {
     "pointwise_strided": (2, 32, (9, 9), 24, (1, 1), {"strides": [2, 2]}),
     "winograd": (2, 32, (13, 18), 40, (3, 3), {"pads": [1, 1, 1, 1]}),
     "winograd_uneven_pads": (1, 17, (14, 15), 66, (3, 3), {"pads": [0, 2, 1, 0]}),
+    "winograd_6": (2, 32, (41, 46), 40, (3, 3), {"pads": [1, 1, 1, 1]}),
+    "winograd_6_uneven_pads": (1, 17, (37, 55), 66, (3, 3), {"pads": [0, 2, 1, 0]}),
+    "winograd_few_tiles_many_weights": (1, 130, (14, 13), 140, (3, 3), {"pads": [1, 1, 1, 1]}),
     "direct_small_map": (2, 40, (7, 7), 130, (3, 3), {"pads": [1, 1, 1, 1]}),
     "strided": (2, 24, (15, 14), 33, (3, 3), {"pads": [1, 1, 1, 1], "strides": [2, 2]}),
     "dilated": (1, 20, (17, 17), 20, (3, 3), {"pads": [2, 2, 2, 2], "dilations": [2, 2]}),
@@ -86,7 +89,7 @@ ACTIVATIONS = {
 
 @pytest.mark.parametrize("after", [0, 1], ids=["residual_before", "residual_after"])
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-@pytest.mark.parametrize("name", ["pointwise", "winograd", "strided", "depthwise", "stem", "direct_small_map"])
+@pytest.mark.parametrize("name", ["pointwise", "winograd", "winograd_6", "strided", "depthwise", "stem", "direct_small_map"])
 def test_fused_channels_last(name, activation, after):
     n, c, size, o, k, attrs = CASES[name]
     rng = np.random.default_rng(2)
@@ -101,7 +104,9 @@ def test_fused_channels_last(name, activation, after):
 
 
 @pytest.mark.parametrize(
-    "name", ["pointwise", "winograd", "strided", "depthwise", "stem", "direct_small_map", "grouped"]
+    "name",
+    ["pointwise", "winograd", "winograd_6", "winograd_few_tiles_many_weights", "strided", "depthwise", "stem",
+     "direct_small_map", "grouped"],
 )
 def test_company_does_not_change_bits(name):
     _, c, size, o, k, attrs = CASES[name]
@@ -115,17 +120,27 @@ def test_auto_pad(mode):
     check_node("Conv", [x, w, b], constants=(1,), auto_pad=mode, strides=[2, 2], rtol=1e-4, atol=1e-5)
 
 
-def test_winograd_error_is_close_to_direct():
-    """σ-normalised rms error of F(4x4) at 128 channels; the usual points would have 2.1e-6."""
+@pytest.mark.parametrize(("size", "kernel", "rms", "most"), [(24, "4x4", 1.5e-6, 1e-5), (48, "6x6", 5e-6, 6e-5)])
+def test_winograd_error_is_close_to_direct(size, kernel, rms, most):
+    """σ-normalised error at 128 channels; with the usual points F(4x4) would have 2.1e-6 rms. A direct sum has 2e-7."""
     rng = np.random.default_rng(5)
-    x = np.maximum(rng.standard_normal((1, 128, 24, 24)), 0).astype(np.float32)
+    x = np.maximum(rng.standard_normal((1, 128, size, size)), 0).astype(np.float32)
     w = (rng.standard_normal((64, 128, 3, 3)) * np.sqrt(2 / (9 * 128))).astype(np.float32)
     want = oracle(x, w, pads=[1, 1, 1, 1])
     m = build(node_model("Conv", [x, w], constants=(1,), pads=[1, 1, 1, 1]), threads=1)
-    assert any("winograd" in s["kernel"] for s in m.explain({"x0": x}).steps)
+    assert any("winograd" in s["kernel"] and kernel in s["kernel"] for s in m.explain({"x0": x}).steps)
     error = (m(x) - want) / want.std()
-    assert np.sqrt((error**2).mean()) < 1.5e-6
-    assert np.abs(error).max() < 1e-5
+    assert np.sqrt((error**2).mean()) < rms
+    assert np.abs(error).max() < most
+
+
+def test_one_program_takes_both_winograd_forms():
+    rng = np.random.default_rng(7)
+    w = (rng.standard_normal((24, 20, 3, 3)) / np.sqrt(180)).astype(np.float32)
+    m = build(node_model("Conv", [np.zeros((1, 20, 8, 8)), w], constants=(1,), pads=[1, 1, 1, 1]), threads=1)
+    for size in (16, 48, 16):
+        x = rng.standard_normal((1, 20, size, size)).astype(np.float32)
+        np.testing.assert_allclose(m(x), oracle(x, w, pads=[1, 1, 1, 1]), atol=5e-5)
 
 
 @pytest.mark.parametrize("shape", [(0, 3, 8, 8), (2, 3, 0, 8)])
