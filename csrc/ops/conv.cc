@@ -224,7 +224,8 @@ class Conv final : public Op {
       const int64_t in = p.in.channels, out = p.out.channels;
       const auto dense = allocate_bytes(static_cast<size_t>(out * in * 9) * sizeof(float));
       conv_f32_unpack(p.weights, static_cast<const float*>(panels_.constant()), static_cast<float*>(dense.get()));
-      t.packed = allocate_bytes(static_cast<size_t>(packed_floats(winograd_panels(m, *gemm_, in, out))) * sizeof(float));
+      t.packed =
+          allocate_bytes(static_cast<size_t>(packed_floats(winograd_panels(m, *gemm_, in, out))) * sizeof(float));
       winograd_pack(m, *gemm_, static_cast<const float*>(dense.get()), in, out, static_cast<float*>(t.packed.get()));
     });
     return static_cast<const float*>(t.packed.get());

@@ -96,8 +96,8 @@ class Part {
         t.b = weights + (tap * p_.k + k) * t.ldb;
         t.accumulate = tap + k > 0;
         t.partial = tap + t.taps < taps || k + t.k < p_.k;
-        t.ahead_floats = t.taps * t.k * t.ldb;
-        t.ahead = t.b + t.ahead_floats;  // the rest of the panel or the next one
+        // The rest of the panel or the next one. A single row tile cannot get ahead of itself.
+        t.ahead = t.rows > p_.kernel->mr ? t.taps * t.k * t.ldb * static_cast<int64_t>(sizeof(float)) : 0;
         p_.kernel->run(t);
       }
     }

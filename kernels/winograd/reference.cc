@@ -4,13 +4,13 @@
 
 namespace fi::FI_ISA {
 
-#define FI_WINOGRAD(m)                                                                                                \
-  void winograd_input_##m(const float* const* pixels, int64_t channels, float* v, int64_t plane) {                   \
-    winograd_input<m>(pixels, channels, v, plane);                                                                   \
-  }                                                                                                                  \
-  void winograd_output_##m(const float* products, int64_t plane, int64_t channels, const float* bias,                \
-                           const Epilogue& e, float* const* rows, const float* const* residual) {                    \
-    winograd_output<m>(products, plane, channels, bias, e, rows, residual);                                          \
+#define FI_WINOGRAD(m)                                                                                \
+  void winograd_input_##m(const float* const* pixels, int64_t channels, float* v, int64_t plane) {    \
+    winograd_input<m>(pixels, channels, v, plane);                                                    \
+  }                                                                                                   \
+  void winograd_output_##m(const float* products, int64_t plane, int64_t channels, const float* bias, \
+                           const Epilogue& e, float* const* rows, const float* const* residual) {     \
+    winograd_output<m>(products, plane, channels, bias, e, rows, residual);                           \
   }
 FI_WINOGRAD(4)
 FI_WINOGRAD(6)

@@ -220,8 +220,7 @@ Status winograd_step(const void* params, void* const* args, int part, int parts)
         tile.a_offset = p * q.v_plane;
         tile.b = u + panel_offset(panels, i) + p * q.channels * tile.ldb;
         tile.c = work.block + p * q.block_plane;
-        tile.ahead = tile.b + q.channels * tile.ldb;  // the panels follow one another
-        tile.ahead_floats = q.channels * tile.ldb;
+        if (count > q.gemm->mr) tile.ahead = q.channels * tile.ldb * 4;  // points and panels follow one another
         q.gemm->run(tile);
       }
       for (int64_t t = 0; t < count; ++t)

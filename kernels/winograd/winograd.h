@@ -35,7 +35,7 @@ struct WinogradProblem {
   int64_t batch, in_h, in_w, channels, out_h, out_w, out_channels, pad_top, pad_left;
   // Floats from one pixel to the next.
   int64_t x_pixel, y_pixel, residual_pixel;
-  bool far_x, far_y;  // larger than L2: the next tile is fetched ahead
+  bool far_x, far_y;                            // larger than L2: the next tile is fetched ahead
   bool has_bias, has_residual, split_channels;  // split_channels: parts share the tiles and divide the output channels
   Epilogue epilogue;
   const WinogradF32* kernel;

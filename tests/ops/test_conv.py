@@ -67,9 +67,11 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("constant", [True, False], ids=["constant_weights", "weights_as_input"])
 def test_against_float64(name, constant):
+    """F(6x6) has four times the error of F(4x4): test_winograd_error_is_close_to_direct."""
     n, c, size, o, k, attrs = CASES[name]
     x, w, b = tensors(np.random.default_rng(1), n, c, size, o, k, attrs.get("group", 1))
-    check_node("Conv", [x, w, b], expected=[oracle(x, w, b, **attrs).astype(np.float32)], atol=2e-5, rtol=1e-4,
+    check_node("Conv", [x, w, b], expected=[oracle(x, w, b, **attrs).astype(np.float32)],
+               atol=6e-5 if "winograd_6" in name else 2e-5, rtol=1e-4,
                constants=(1, 2) if constant else (), **attrs)  # fmt: skip
 
 
@@ -89,7 +91,9 @@ ACTIVATIONS = {
 
 @pytest.mark.parametrize("after", [0, 1], ids=["residual_before", "residual_after"])
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-@pytest.mark.parametrize("name", ["pointwise", "winograd", "winograd_6", "strided", "depthwise", "stem", "direct_small_map"])
+@pytest.mark.parametrize(
+    "name", ["pointwise", "winograd", "winograd_6", "strided", "depthwise", "stem", "direct_small_map"]
+)
 def test_fused_channels_last(name, activation, after):
     n, c, size, o, k, attrs = CASES[name]
     rng = np.random.default_rng(2)
@@ -98,15 +102,24 @@ def test_fused_channels_last(name, activation, after):
     y = oracle(x, w, b, **attrs)
     r = rng.standard_normal(y.shape).astype(np.float32)
     want = act(y) + r if after else act(y + r)
-    check_node("Conv", [last(x), w, b, last(r)], expected=[last(want).astype(np.float32)], domain="fastinfer", atol=2e-5,
-               rtol=1e-4, constants=(1, 2), channels_last=1, activation=activation, residual_after=after, **params,
-               **attrs)  # fmt: skip
+    check_node("Conv", [last(x), w, b, last(r)], expected=[last(want).astype(np.float32)], domain="fastinfer",
+               atol=6e-5 if name == "winograd_6" else 2e-5, rtol=1e-4, constants=(1, 2), channels_last=1,
+               activation=activation, residual_after=after, **params, **attrs)  # fmt: skip
 
 
 @pytest.mark.parametrize(
     "name",
-    ["pointwise", "winograd", "winograd_6", "winograd_few_tiles_many_weights", "strided", "depthwise", "stem",
-     "direct_small_map", "grouped"],
+    [
+        "pointwise",
+        "winograd",
+        "winograd_6",
+        "winograd_few_tiles_many_weights",
+        "strided",
+        "depthwise",
+        "stem",
+        "direct_small_map",
+        "grouped",
+    ],
 )
 def test_company_does_not_change_bits(name):
     _, c, size, o, k, attrs = CASES[name]
@@ -137,7 +150,9 @@ def test_winograd_error_is_close_to_direct(size, kernel, rms, most):
 def test_one_program_takes_both_winograd_forms():
     rng = np.random.default_rng(7)
     w = (rng.standard_normal((24, 20, 3, 3)) / np.sqrt(180)).astype(np.float32)
-    m = build(node_model("Conv", [np.zeros((1, 20, 8, 8)), w], constants=(1,), pads=[1, 1, 1, 1]), threads=1)
+    m = build(
+        node_model("Conv", [np.zeros((1, 20, 8, 8), np.float32), w], constants=(1,), pads=[1, 1, 1, 1]), threads=1
+    )
     for size in (16, 48, 16):
         x = rng.standard_normal((1, 20, size, size)).astype(np.float32)
         np.testing.assert_allclose(m(x), oracle(x, w, pads=[1, 1, 1, 1]), atol=5e-5)
