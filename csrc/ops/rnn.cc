@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // LSTM, GRU, RNN: inputs X, W, R, B, sequence_lens, initial_h, initial_c, P; outputs Y, Y_h, Y_c.
+#include "csrc/ops/bf16.h"
 #include "csrc/ops/rnn_attributes.h"
 
 namespace fi {
@@ -17,6 +18,7 @@ struct Layer {
   int64_t columns() const { return rnn_columns(kind, hidden); }
   int64_t width() const { return rnn_slices(hidden) * kUnits; }
   GemmPanels panels() const { return {1, depth, columns(), gemm->nr}; }
+  BF16Panels bf16_panels() const { return {1, depth, columns()}; }
   bool has_reset_bias() const { return kind == RnnKind::gru && linear_before_reset; }
   int64_t w_floats() const { return directions * packed_floats(panels()); }
   int64_t r_floats() const { return directions * columns() * hidden; }
@@ -41,6 +43,15 @@ void unpack_w(const Layer& l, int nr, const float* packed, float* w) {
   for (int64_t d = 0; d < l.directions; ++d) {
     gemm_f32_unpack(panels, packed + d * packed_floats(panels), rows, 0, 1, l.depth);
     rnn_restore(l.kind, l.hidden, l.depth, rows, w + d * l.gates() * l.hidden * l.depth);
+  }
+}
+
+void pack_w_bf16(const Layer& l, const float* w, uint16_t* packed) {
+  const auto permuted = allocate_bytes(static_cast<size_t>(l.columns() * l.depth) * sizeof(float));
+  auto* rows = static_cast<float*>(permuted.get());
+  for (int64_t d = 0; d < l.directions; ++d) {
+    rnn_permute(l.kind, l.hidden, l.depth, w + d * l.gates() * l.hidden * l.depth, rows);
+    gemm_bf16_pack(l.bf16_panels(), rows, 0, 1, l.depth, packed + d * l.bf16_panels().elements());
   }
 }
 
@@ -83,8 +94,11 @@ class Rnn final : public Op {
     const Desc *w = ctx.constant_desc(kW), *r = ctx.constant_desc(kR);
     if (!w || !r || w->dtype != DType::f32 || r->dtype != DType::f32) return;
     const Layer l = layer(w->shape, r->shape);
-    w_ = static_cast<const float*>(ctx.packed(
-        kW, packing(l, "rnn_w", l.w_floats(), pack_w, [l](int nr, auto* p, auto* out) { unpack_w(l, nr, p, out); })));
+    if (allows_bf16(ctx.node)) w_bf16_ = packed_bf16(ctx, l);
+    w_ = w_bf16_ ? nullptr
+                 : static_cast<const float*>(
+                       ctx.packed(kW, packing(l, "rnn_w", l.w_floats(), pack_w,
+                                              [l](int nr, auto* p, auto* out) { unpack_w(l, nr, p, out); })));
     r_ = static_cast<const float*>(
         ctx.packed(kR, packing(l, "rnn_r", l.r_floats(), pack_r, [l](int, auto* p, auto* out) {
                      for (int64_t d = 0; d < l.directions; ++d)
@@ -116,7 +130,7 @@ class Rnn final : public Op {
     for (int i = 0; i < 3; ++i) out[i] = ctx.wants(i) ? ctx.output(i, DType::f32, i == 0 ? y : state) : Operand{0, 0};
     if (q.batch == 0 || l.hidden == 0) return;
 
-    const Operand w = operand<pack_w>(ctx, kW, w_, l, l.w_floats(), "rnn_pack_w");
+    const Operand w = w_bf16_ ? ctx.address(w_bf16_) : operand<pack_w>(ctx, kW, w_, l, l.w_floats(), "rnn_pack_w");
     const Operand r = operand<pack_r>(ctx, kR, r_, l, l.r_floats(), "rnn_pack_r");
     const Operand none{0, 0};
     const Operand bias =
@@ -124,7 +138,7 @@ class Rnn final : public Op {
     const Operand peephole =
         ctx.has_input(kP) ? operand<pack_peephole>(ctx, kP, peephole_, l, l.peephole_floats(), "rnn_pack_peephole")
                           : none;
-    const Operand gates = input_gates(ctx, l, q, w, bias);
+    const Operand gates = w_bf16_ ? input_gates_bf16(ctx, l, q, w, bias) : input_gates(ctx, l, q, w, bias);
     const double work =
         static_cast<double>(q.steps * q.batch * l.directions) * static_cast<double>(l.columns() * l.hidden);
     const int parts = rnn_cut(q, ctx.parts_for(work / 16));
@@ -162,6 +176,14 @@ class Rnn final : public Op {
              static_cast<float*>(out));
     };
     return p;
+  }
+
+  static const void* packed_bf16(BuildContext& ctx, const Layer& l) {
+    Packing p;
+    p.layout = words("rnn_w_bf16_g", l.gates(), "_", l.directions, "x", l.hidden, "x", l.depth);
+    p.bytes = static_cast<size_t>(l.directions * l.bf16_panels().elements()) * 2;
+    p.pack = [l](const Tensor& dense, void* out) { pack_w_bf16(l, dense.as<float>(), static_cast<uint16_t*>(out)); };
+    return ctx.packed(kW, p);
   }
 
   static std::shared_ptr<void> prepared(BuildContext& ctx, int input, int64_t floats, int64_t needed, const Layer& l,
@@ -238,8 +260,29 @@ class Rnn final : public Op {
     return gates;
   }
 
+  // The same on bfloat16 operands; the recurrence, where roundings would gather from step to step, stays float32.
+  static Operand input_gates_bf16(PlanContext& ctx, const Layer& l, const RnnProblem& q, Operand w, Operand bias) {
+    GemmBF16Step g;
+    g.kernel = &gemm_bf16(ctx.isa());
+    g.m = q.steps * q.batch;
+    g.n = l.columns();
+    g.k = g.lda = l.depth;
+    const int parts = ctx.parts_for(gemm_bf16_prepare(g));
+    const Operand gates = ctx.scratch(static_cast<size_t>(l.directions * g.m * g.n) * sizeof(float));
+    const Operand scratch = ctx.scratch(gemm_bf16_scratch(g, parts));
+    const double flops = 2.0 * static_cast<double>(g.m) * static_cast<double>(l.gates() * l.hidden * l.depth);
+    for (int64_t d = 0; d < l.directions && g.m; ++d)
+      ctx.step(g.kernel->name, gemm_bf16_step, g,
+               {ctx.in(kX), w.plus(d * l.bf16_panels().elements() * 2),
+                ctx.has_input(kB) ? bias.plus(d * l.columns() * 4) : bias, Operand{0, 0}, gates.plus(d * g.m * g.n * 4),
+                scratch},
+               parts, flops);
+    return gates;
+  }
+
   RnnAttributes attributes_;
   const GemmF32& gemm_;
+  const void* w_bf16_ = nullptr;  // instead of w_
   const float *w_ = nullptr, *r_ = nullptr;
   std::shared_ptr<void> bias_, peephole_;
 };

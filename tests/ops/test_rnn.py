@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """LSTM, GRU, RNN against onnx.reference (LSTM, RNN with default activations) and a float64 oracle for all the rest."""
 
+import ml_dtypes
 import numpy as np
 import pytest
 from support import build, check_node, node_model, run_everywhere
@@ -167,3 +168,16 @@ def test_what_does_not_fit_is_said():
         m.run({"x0": t["x"][..., :5].copy(), "x4": t["lens"]})
     with pytest.raises(fi.ModelError, match="unknown activation"):
         build(node_model("RNN", [t["x"]] * 3, 1, activations=["cube"]))
+
+
+@pytest.mark.parametrize("direction", ["forward", "bidirectional"])
+@pytest.mark.parametrize("op", GATES)
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_bf16(op, size, direction):
+    """precision="bf16" rounds X and W; the recurrence stays float32."""
+    T, B, F, H = size
+    t = tensors(op, T, B, F, H, 2 if direction == "bidirectional" else 1)
+    cut = {**t, **{k: t[k].astype(ml_dtypes.bfloat16).astype(np.float32) for k in ("x", "w")}}
+    want = oracle(op, cut["x"], cut["w"], t["r"], t["b"], direction=direction)
+    check_node(op, [t["x"], t["w"], t["r"], t["b"]], len(want), expected=want, constants=(1, 2, 3), atol=2e-5, rtol=1e-4,
+               domain="fastinfer", precision="bf16", direction=direction, hidden_size=H)  # fmt: skip

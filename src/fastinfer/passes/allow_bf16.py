@@ -10,7 +10,7 @@ from .shapes import Shapes
 
 
 def allow_bf16(model: ir.Model) -> bool:
-    """conv(x, w), matmul(x, w) with constant w → the same with precision=bf16: sums stay float32"""
+    """conv(x, w), matmul(x, w), lstm(x, w, r) with constant weights → the same with precision=bf16: sums stay float32"""
     shapes = Shapes(model)
     return P.rewrite(model, lambda node: _rule(shapes, node))
 
@@ -18,10 +18,20 @@ def allow_bf16(model: ir.Model) -> bool:
 def _rule(s: Shapes, node: ir.Node) -> bool:
     if P.is_op(node, "MatMul"):
         return _plain_matmul(s, node)
+    if P.is_op(node, "LSTM", "GRU", "RNN"):
+        return _recurrent(node)
     if not P.is_op(node, "MatMul", "Conv", "ConvTranspose", domain=P.DOMAIN):
         return False
     if not P.is_constant(P.get(node, 1)) or not P.is_float(node.inputs[1]) or P.attr(node, "precision") is not None:
         return False
+    node.attributes["precision"] = ir.AttrString("precision", "bf16")
+    return True
+
+
+def _recurrent(node: ir.Node) -> bool:
+    if not all(P.is_constant(v) and P.is_float(v) for v in node.inputs[1:3]):
+        return False
+    node.domain = P.DOMAIN
     node.attributes["precision"] = ir.AttrString("precision", "bf16")
     return True
 

@@ -190,6 +190,12 @@ def _causal(b: Body, scores: ir.Value) -> ir.Value:
     return b.op("LessOrEqual", b.op("Range", zero, columns, one), b.op("Add", query, b.op("Sub", columns, rows)))
 
 
+def _recurrent(b: Body) -> Sequence[ir.Value]:
+    kept = {k: v for k, v in b.node.attributes.items() if k != "precision"}
+    inputs = [b.input(i) for i in range(len(b.inputs))]
+    return b.ops(b.node.op_type, len(b.node.outputs), *inputs, **kept)
+
+
 SPATIAL = """MaxPool AveragePool GlobalAveragePool GlobalMaxPool Resize InstanceNormalization GroupNormalization
     DepthToSpace SpaceToDepth LpPool""".split()
 BODIES: dict[str, Build] = {
@@ -204,6 +210,7 @@ BODIES: dict[str, Build] = {
     "Pointwise": pointwise_ops.body,
     **{op: _spatial for op in SPATIAL},
     "GroupNormalization": _group_norm,
+    **{op: _recurrent for op in ("LSTM", "GRU", "RNN")},
 }
 
 
