@@ -13,6 +13,8 @@
 #include <thread>
 #include <vector>
 
+#include "csrc/base/error.h"
+
 namespace fi {
 namespace {
 
@@ -33,6 +35,12 @@ void futex_wake(std::atomic<uint32_t>* word) {
 // short against a scheduler slice, so that an idle model does not burn a core.
 constexpr int kSpins = 1500;
 
+// Which index was wrong: a step notes it on its own thread, run_parts carries it to the caller's.
+struct IndexFault {
+  int64_t index = 0, low = 0, high = 0;
+};
+thread_local IndexFault t_fault;
+
 struct Job {
   StepFn fn;
   const void* params;
@@ -48,15 +56,20 @@ struct alignas(128) Worker {
   Job job{};
   alignas(128) std::atomic<uint32_t> done{0};  // follows ticket
   Status status = Status::ok;
+  IndexFault fault;
   std::thread thread;
 };
 
 Status run_share(const Job& job, int thread) {
   Status first = Status::ok;
+  IndexFault fault;
   for (int p = thread; p < job.parts; p += job.threads) {
     const Status s = job.fn(job.params, job.args, p, job.parts);
-    if (s != Status::ok && first == Status::ok) first = s;
+    if (s == Status::ok || first != Status::ok) continue;
+    first = s;
+    fault = t_fault;
   }
+  if (first != Status::ok) t_fault = fault;
   return first;
 }
 
@@ -92,6 +105,7 @@ class Pool {
       }
       ++seen;
       w.status = run_share(w.job, index);
+      if (w.status != Status::ok) w.fault = t_fault;
       w.done.store(seen, std::memory_order_release);
     }
   }
@@ -119,12 +133,18 @@ Pool& pool() {
 
 }  // namespace
 
-const char* describe(Status s) {
+Status bad_index(int64_t index, int64_t low, int64_t high) {
+  t_fault = {index, low, high};
+  return Status::index_out_of_range;
+}
+
+std::string describe(Status s) {
   switch (s) {
     case Status::ok:
       return "ok";
     case Status::index_out_of_range:
-      return "an index is out of range";
+      if (t_fault.low >= t_fault.high) return words("index ", t_fault.index, " is out of range: there is nothing to index");
+      return words("index ", t_fault.index, " is out of range; needed: ", t_fault.low, " to ", t_fault.high - 1);
     case Status::division_by_zero:
       return "integer division by zero";
     case Status::bad_value:
@@ -158,7 +178,10 @@ Status run_parts(StepFn fn, const void* params, void* const* args, int parts, in
         relax();
       else
         std::this_thread::yield();
-    if (first == Status::ok) first = w.status;
+    if (first == Status::ok && w.status != Status::ok) {
+      first = w.status;
+      t_fault = w.fault;
+    }
   }
   return first;
 }

@@ -7,7 +7,8 @@ namespace fi {
 
 // What a step may report; anything but ok becomes an exception that names the node.
 enum class Status : uint32_t { ok = 0, index_out_of_range, division_by_zero, bad_value };
-const char* describe(Status);
+// Returns index_out_of_range and keeps, for this thread, what the message will say: needed was low <= index < high.
+Status bad_index(int64_t index, int64_t low, int64_t high);
 
 // params: the trivially copyable struct bound when the plan was made. args: one pointer per operand, in the order
 // given. The work is cut in `parts`; this call does number `part`. Which thread runs a part, and how many parts there

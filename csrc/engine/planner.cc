@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 
+#include "csrc/base/pool.h"
 #include "csrc/engine/memory.h"
 #include "csrc/engine/plan.h"
 

@@ -13,11 +13,11 @@ struct Embedding {
   bool shared_positions;  // one row of position ids for all sequences
 };
 
-bool add_row(const float* table, int64_t rows, int64_t id, int64_t n, bool first, float* y) {
-  if (id < 0 || id >= rows) return false;
+Status add_row(const float* table, int64_t rows, int64_t id, int64_t n, bool first, float* y) {
+  if (id < 0 || id >= rows) return bad_index(id, 0, rows);
   const float* x = table + id * n;
   for (int64_t i = 0; i < n; ++i) y[i] = first ? x[i] : y[i] + x[i];
-  return true;
+  return Status::ok;
 }
 
 // y[t] = words[ids[t]] + positions[position(t)] + segments[segment_ids[t]].
@@ -32,10 +32,10 @@ Status embed(const void* params, void* const* args, int part, int parts) {
     float* y = static_cast<float*>(args[6]) + t * p.hidden;
     const int64_t place = t % p.length;
     const int64_t position = ids(5) ? ids(5)[p.shared_positions ? place : t] : place;
-    const bool ok = add_row(table(2), p.words, ids(0)[t], p.hidden, true, y) &&
-                    add_row(table(3), p.positions, position, p.hidden, false, y) &&
-                    (!table(4) || add_row(table(4), p.segments, ids(1) ? ids(1)[t] : 0, p.hidden, false, y));
-    if (!ok) return Status::index_out_of_range;
+    Status s = add_row(table(2), p.words, ids(0)[t], p.hidden, true, y);
+    if (s == Status::ok) s = add_row(table(3), p.positions, position, p.hidden, false, y);
+    if (s == Status::ok && table(4)) s = add_row(table(4), p.segments, ids(1) ? ids(1)[t] : 0, p.hidden, false, y);
+    if (s != Status::ok) return s;
   }
   return Status::ok;
 }

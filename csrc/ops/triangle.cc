@@ -57,7 +57,7 @@ Status reverse_sequence(const void* params, void* const* args, int part, int par
   const Range r = part_of(p.batch, part, parts);
   for (int64_t b = r.begin; b < r.end; ++b) {
     const int64_t n = with_index(p.index, args[1], [&](auto* lengths) { return static_cast<int64_t>(lengths[b]); });
-    if (n < 0 || n > p.time) return Status::index_out_of_range;
+    if (n < 0 || n > p.time) return bad_index(n, 0, p.time + 1);
     const char* x = static_cast<const char*>(args[0]) + b * p.batch_bytes;
     char* y = static_cast<char*>(args[2]) + b * p.batch_bytes;
     for (int64_t t = 0; t < p.time; ++t)

@@ -37,7 +37,11 @@ T extreme(const T* x, int64_t n, int64_t stride, bool largest) {
 template <class T>
 double log_sum_exp(const T* x, int64_t n, int64_t stride) {
   double top = -INFINITY, sum = 0;
-  for (int64_t k = 0; k < n; ++k) top = std::fmax(top, static_cast<double>(x[k * stride]));
+  for (int64_t k = 0; k < n; ++k) {
+    const auto v = static_cast<double>(x[k * stride]);
+    if (v != v) return v;
+    top = std::fmax(top, v);
+  }
   if (std::isinf(top)) return top;
   for (int64_t k = 0; k < n; ++k) sum += std::exp(static_cast<double>(x[k * stride]) - top);
   return top + std::log(sum);

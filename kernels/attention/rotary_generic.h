@@ -35,10 +35,10 @@ Status rotary_f32(const void* params, void* const* args, int part, int parts) {
     int64_t at = t;
     if (p.positions == RotaryPositions::per_token) at = positions[t];
     if (p.positions == RotaryPositions::from_first) {
-      if (positions[0] < 0 || positions[0] >= p.limit) return Status::index_out_of_range;
+      if (positions[0] < 0 || positions[0] >= p.limit) return bad_index(positions[0], 0, p.limit);
       at = positions[0] + s;
     }
-    if (at < 0 || at >= p.limit) return Status::index_out_of_range;
+    if (at < 0 || at >= p.limit) return bad_index(at, 0, p.limit);
     for (int64_t h = 0; h < p.heads; ++h) {
       const float* from = x + b * p.x.b + h * p.x.h + s * p.x.s;
       float* to = y + b * p.y.b + h * p.y.h + s * p.y.s;

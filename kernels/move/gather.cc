@@ -14,7 +14,7 @@ Status gather_range(const Gather& p, const I* index, const char* x, char* y, Ran
   x += items.begin / p.count * plane;
   for (int64_t item = items.begin; item < items.end; ++item) {
     int64_t i;
-    if (!wrap_index(index[n], p.extent, i)) return Status::index_out_of_range;
+    if (!wrap_index(index[n], p.extent, i)) return wrong_index(index[n], p.extent);
     std::memcpy(y + item * row, x + i * row, row);
     if (++n == p.count) {
       n = 0;
@@ -50,7 +50,7 @@ Status pick_line(const GatherElements& p, const I* index, const char* x, char* y
   const int64_t along = p.axis == last ? 0 : U, step = p.stride[p.axis];
   for (int64_t j = 0; j < p.shape[last]; ++j) {
     int64_t i;
-    if (!wrap_index(index[j], p.extent, i)) return Status::index_out_of_range;
+    if (!wrap_index(index[j], p.extent, i)) return wrong_index(index[j], p.extent);
     std::memcpy(y + j * U, x + j * along + i * step, U);
   }
   return Status::ok;
@@ -112,7 +112,8 @@ Status gather_nd(const void* params, void* const* args, int part, int parts) {
       const char* x = static_cast<const char*>(args[0]) + item / p.count * p.batch_bytes;
       for (int d = 0; d < p.depth; ++d) {
         int64_t i;
-        if (!wrap_index(index[item * p.depth + d], p.extent[d], i)) return Status::index_out_of_range;
+        const auto given = index[item * p.depth + d];
+        if (!wrap_index(given, p.extent[d], i)) return wrong_index(given, p.extent[d]);
         x += i * p.stride[d];
       }
       std::memcpy(static_cast<char*>(args[2]) + item * p.row, x, p.row);

@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "csrc/base/dtype.h"
+#include "csrc/base/step.h"
 
 namespace fi {
 
@@ -16,6 +17,8 @@ inline bool wrap_index(I given, int64_t extent, int64_t& index) {
   if (index < 0) index += extent;
   return static_cast<uint64_t>(index) < static_cast<uint64_t>(extent);
 }
+
+inline Status wrong_index(int64_t given, int64_t extent) { return bad_index(given, -extent, extent); }
 
 // f(const int32_t*) or f(const int64_t*)
 template <class F>

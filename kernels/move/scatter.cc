@@ -109,7 +109,7 @@ Status scatter_lines(const ScatterElements& p, const I* index, const T* updates,
       if (k != p.axis) row += rest % p.shape[k] * p.stride[k];
     for (int64_t j = 0; j < n; ++j) {
       int64_t i;
-      if (!wrap_index(index[j], p.extent, i)) return Status::index_out_of_range;
+      if (!wrap_index(index[j], p.extent, i)) return wrong_index(index[j], p.extent);
       T& target = row[j * along + i * step];
       target = combine<T, R>(target, updates[j]);
     }
@@ -123,7 +123,7 @@ Status scatter_tuples(const ScatterND& p, const I* index, const T* updates, T* y
     T* row = y;
     for (int d = 0; d < p.depth; ++d) {
       int64_t i;
-      if (!wrap_index(index[d], p.extent[d], i)) return Status::index_out_of_range;
+      if (!wrap_index(index[d], p.extent[d], i)) return wrong_index(index[d], p.extent[d]);
       row += i * p.stride[d];
     }
     if constexpr (R == Reduction::none) {
@@ -168,8 +168,8 @@ Status scatter_rows(const void* params, void* const* args, int, int) {
   for (int64_t b = 0; b < p.batches; ++b) {
     int64_t first = args[2] ? with_index(p.index, args[2], [&](auto* f) { return static_cast<int64_t>(f[b]); }) : 0;
     if (p.circular && first >= 0) first %= p.extent;
-    if (first < 0 || first >= p.extent || (!p.circular && p.count > p.extent - first))
-      return Status::index_out_of_range;
+    const int64_t end = p.circular ? p.extent : p.extent - p.count + 1;
+    if (first < 0 || first >= end) return bad_index(first, 0, end);
     for (int64_t plane = b * p.planes; plane < (b + 1) * p.planes; ++plane) {
       char* y = static_cast<char*>(args[3]) + plane * p.extent * p.row;
       for (int64_t s = 0; s < p.count; ++s, updates += p.row)

@@ -57,7 +57,8 @@ struct Compensated {
     lost = lost + ((total - (s - back)) + (v - back));
     total = s;
   }
-  FI_INLINE_MEMBER VF value() const { return total + lost; }
+  // Beside an infinite total `lost` holds ∞ − ∞.
+  FI_INLINE_MEMBER VF value() const { return select((total - total) == zero(), total + lost, total); }
 };
 
 constexpr int64_t kColumnRun = 32;

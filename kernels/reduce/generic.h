@@ -25,9 +25,20 @@ FI_INLINE float finish_sum(double v, Finish f, int64_t n) {
   return lanes[0];
 }
 
+// NaN if there is one.
+static float largest(const float* x, int64_t n) {
+  float lanes[VF::W];
+  store(lanes, fold(
+                   x, n, neg(infinity()), [](VF a) FI_FORCED_LAMBDA { return a; },
+                   [](VF a, VF b) FI_FORCED_LAMBDA { return max_nan(a, b); }));
+  float y = lanes[0];
+  for (float v : lanes) y = y != y || y > v ? y : v;
+  return y;
+}
+
 static float log_sum_exp_row(const float* x, int64_t n) {
-  const float top = max_of(x, n);
-  if (top - top != 0) return top;  // -inf, inf
+  const float top = largest(x, n);
+  if (top - top != 0) return top;  // NaN, -inf, inf
   const VF m = set1(top);
   const double sum = sum_of(x, n, [m](VF a) FI_FORCED_LAMBDA { return exp(a - m); });
   return top + finish_sum(sum, Finish::log, n);
@@ -56,9 +67,7 @@ static float reduce_row(const ReduceParams& p, const float* x) {
     y = 1;
     for (float v : lanes) y *= v;
   } else if (p.fold == Fold::max) {
-    store(lanes, fold(x, n, neg(infinity()), same, [](VF a, VF b) FI_FORCED_LAMBDA { return max_nan(a, b); }));
-    y = lanes[0];
-    for (float v : lanes) y = y != y || y > v ? y : v;
+    y = largest(x, n);
   } else {
     store(lanes, fold(x, n, infinity(), same, [](VF a, VF b) FI_FORCED_LAMBDA { return min_nan(a, b); }));
     y = lanes[0];
@@ -76,7 +85,7 @@ FI_INLINE VF fold_column(const float* x, int64_t n, int64_t stride, int left, VF
 
 FI_INLINE VF log_sum_exp_column(const float* x, int64_t n, int64_t stride, int left) {
   const VF top =
-      fold_column(x, n, stride, left, neg(infinity()), [](VF a, VF b) FI_FORCED_LAMBDA { return max(a, b); });
+      fold_column(x, n, stride, left, neg(infinity()), [](VF a, VF b) FI_FORCED_LAMBDA { return max_nan(a, b); });
   const VM finite = (top - top) == zero();
   const VF sum = sum_column(x, n, stride, left, [top](VF a) FI_FORCED_LAMBDA { return exp(a - top); });
   return select(finite, top + log(sum), top);

@@ -89,7 +89,7 @@ Status roi_align_step(const void* params, void* const* args, int part, int parts
   const auto [begin, end] = part_of(q.rois, part, parts);
   for (int64_t r = begin; r < end; ++r) {
     const int64_t n = static_cast<const int64_t*>(args[2])[r];
-    if (n < 0 || n >= q.batch) return Status::index_out_of_range;
+    if (n < 0 || n >= q.batch) return bad_index(n, 0, q.batch);
     const Region region(q, static_cast<const float*>(args[1]) + r * 4);
     if (!region.valid()) return Status::bad_value;
     for (int64_t c = 0; c < q.channels; ++c) {
@@ -107,7 +107,8 @@ Status max_roi_pool_step(const void* params, void* const* args, int part, int pa
   const auto [begin, end] = part_of(q.rois, part, parts);
   for (int64_t r = begin; r < end; ++r) {
     const float* roi = static_cast<const float*>(args[1]) + r * 5;
-    if (!(roi[0] >= 0 && roi[0] < static_cast<float>(q.batch))) return Status::index_out_of_range;
+    if (!(roi[0] >= 0 && roi[0] < static_cast<float>(q.batch)))
+      return bad_index(std::abs(roi[0]) < 1e9f ? static_cast<int64_t>(roi[0]) : -1, 0, q.batch);
     float edge[4];
     for (int i = 0; i < 4; ++i) {
       edge[i] = std::round(roi[1 + i] * q.scale);
@@ -147,7 +148,7 @@ Status max_unpool_step(const void* params, void* const* args, int, int) {
   std::memset(y, 0, static_cast<size_t>(out) * sizeof(float));
   for (int64_t e = 0; e < q.elements; ++e) {
     int64_t i = index[e];
-    if (i < 0 || i >= inferred) return Status::index_out_of_range;
+    if (i < 0 || i >= inferred) return bad_index(i, 0, inferred);
     int64_t to = 0, step = 1;
     for (int a = q.rank - 1; a >= 0; --a) {
       to += i % q.inferred[a] * step;

@@ -48,7 +48,10 @@ def test_gather_nothing():
 ])  # fmt: skip
 def test_hostile_index(op, indices, attrs):
     feeds = {"x0": np.zeros((5, 4), np.float32), "x1": np.array(indices, np.int64)}
-    with pytest.raises(FastinferError, match="under_test.*index is out of range"):
+    wrong = max(np.array(indices).reshape(-1).tolist(), key=abs)
+    extent = 4 if attrs or wrong == 4 else 5
+    message = f"under_test.*index {wrong} is out of range; needed: {-extent} to {extent - 1}$"
+    with pytest.raises(FastinferError, match=message):
         build(node_model(op, list(feeds.values()), **attrs)).run(feeds)
 
 
@@ -95,3 +98,12 @@ def test_gather_nd_random(seed):
     indices = np.stack(index, -1).astype([np.int32, np.int64][seed % 2])
     x = data(rng, shape, seed)
     check_node("GatherND", [x, indices], expected=[reference_gather_nd(x, indices, batch)], batch_dims=batch)
+
+
+def test_the_wrong_index_is_named_whichever_thread_meets_it():
+    table, ids = np.zeros((1000, 256), np.float32), np.zeros(4000, np.int64)
+    for place in (0, 1999, 3999):
+        at = ids.copy()
+        at[place] = 1000 + place
+        with pytest.raises(FastinferError, match=f"index {1000 + place} is out of range; needed: -1000 to 999$"):
+            build(node_model("Gather", [table, at]), threads=2).run({"x0": table, "x1": at})

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reductions over every set of axes, ArgMax/ArgMin, CumSum/CumProd, against float64 and integer numpy."""
 
-from itertools import combinations
+from itertools import combinations, product
 
 import numpy as np
 import pytest
+from onnx import helper
+from onnx.reference import ReferenceEvaluator
 from support import check_node, check_same_bits
 
 RNG = np.random.default_rng(5)
@@ -101,6 +103,35 @@ def test_nan_and_infinity():
             check_node(op, [x, np.array([axis])], expected=[fn(x, axis=axis, keepdims=True)], constants=(1,))
     want = np.array([[np.nan], [np.inf], [-np.inf]], np.float32)
     check_node("ReduceLogSumExp", [x, np.array([1])], expected=[want], constants=(1,))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16])
+@pytest.mark.parametrize("op", REDUCE)
+def test_every_mix_of_nan_and_infinity(op, dtype):
+    """Against onnx.reference, in every position: short rows, rows of several vectors, columns, all elements."""
+    special = [np.nan, np.inf, -np.inf, 1.0]
+    rows = [[*pair, 2.0] for pair in product(special, special)] + [[2.0, *pair] for pair in product(special, special)]
+    x = np.array(rows, dtype)
+    wide = np.full((len(rows), 70), 1 if op == "ReduceProd" else 0.5, dtype)
+    wide[:, [3, 41, 69]] = x
+    for array in (x, x.T.copy(), wide, wide.T.copy()):
+        for axis in (0, 1):
+            with np.errstate(all="ignore"):
+                want = reference(op, array, axis)
+            check_node(
+                op,
+                [array, np.array([axis])],
+                expected=[want],
+                constants=(1,),
+                rtol=2e-3 if dtype == np.float16 else 1e-5,
+            )
+
+
+def reference(op, x, axis):
+    if op == "ReduceLogSumExp":  # onnx.reference subtracts infinities; numpy's own does not
+        return np.logaddexp.reduce(x.astype(np.float64), axis=axis, keepdims=True).astype(x.dtype)
+    node = helper.make_node(op, ["x", "a"], ["y"])
+    return ReferenceEvaluator(node).run(None, {"x": x, "a": np.array([axis])})[0]
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16, np.int32, np.int64, np.uint8])
