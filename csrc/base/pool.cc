@@ -143,7 +143,8 @@ std::string describe(Status s) {
     case Status::ok:
       return "ok";
     case Status::index_out_of_range:
-      if (t_fault.low >= t_fault.high) return words("index ", t_fault.index, " is out of range: there is nothing to index");
+      if (t_fault.low >= t_fault.high)
+        return words("index ", t_fault.index, " is out of range: there is nothing to index");
       return words("index ", t_fault.index, " is out of range; needed: ", t_fault.low, " to ", t_fault.high - 1);
     case Status::division_by_zero:
       return "integer division by zero";

@@ -35,6 +35,7 @@ from .recognize_norm import recognize_norm
 from .recognize_softmax import recognize_softmax
 from .simplify_shapes import simplify_shapes
 from .store_bf16 import store_bf16
+from .widen_half import widen_half
 
 Pass = Callable[[ir.Model], bool]
 
@@ -42,6 +43,7 @@ PIPELINE: list[Pass] = [
     eliminate_dead_code,
     fold_constants,
     inline_branches,
+    widen_half,
     lower_contrib,
     simplify_shapes,
     eliminate_identity,

@@ -195,7 +195,7 @@ class Shapes:
                 data,
                 opset_imports=[onnx.helper.make_opsetid("", _opset(self.model))],
             )
-        except (onnx.shape_inference.InferenceError, RuntimeError, onnx.defs.SchemaError):
+        except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError, RuntimeError, onnx.defs.SchemaError):
             return None
         return [self._from_proto(out.get(v.name or ""), v, names) for v in node.outputs]
 
