@@ -14,6 +14,40 @@ int64_t now_ns() {
       .count();
 }
 
+// "float32[b,4]"
+std::string needed(const Port& p) {
+  std::string s = name_of(p.dtype);
+  if (!p.ranked) return s;
+  s += '[';
+  for (size_t k = 0; k < p.extents.size(); ++k)
+    s += (k ? "," : "") + (p.extents[k] >= 0 ? std::to_string(p.extents[k]) : p.symbols[k]);
+  return s + ']';
+}
+
+// Free extents of one name are equal, and within the range that the model states.
+void check_symbols(const std::vector<Port>& ports, const std::vector<Desc>& inputs) {
+  std::map<std::string, std::pair<int64_t, const Port*>> seen;
+  for (size_t i = 0; i < ports.size(); ++i) {
+    const Port& p = ports[i];
+    if (p.dtype == DType::none || p.dtype == DType::opaque || !p.ranked) continue;
+    for (size_t k = 0; k < p.extents.size(); ++k) {
+      const std::string& symbol = p.symbols[k];
+      if (p.extents[k] >= 0 || symbol.empty() || symbol[0] == '?') continue;
+      const int64_t extent = inputs[i].shape[static_cast<int>(k)];
+      const auto [first, fresh] = seen.try_emplace(symbol, extent, &p);
+      check(fresh || first->second.first == extent, "input '", p.name, "': given ", inputs[i], ", needed ", needed(p),
+            ", where ", symbol, " is ", first->second.first, " (from input '", first->second.second->name, "')");
+      const auto range = p.ranges.find(symbol);
+      if (range == p.ranges.end()) continue;
+      const auto [least, greatest] = range->second;
+      check(least <= extent && extent <= greatest, "input '", p.name, "': given ", inputs[i], ", needed ", needed(p),
+            " with ", symbol,
+            greatest == std::numeric_limits<int64_t>::max() ? words(" at least ", least)
+                                                            : words(" from ", least, " to ", greatest));
+    }
+  }
+}
+
 void append(PlanKey& key, const Desc& d) {
   key.push_back(static_cast<int64_t>(d.dtype) << 32 | d.shape.rank());
   key.insert(key.end(), d.shape.begin(), d.shape.end());
@@ -136,23 +170,16 @@ void Executor::check_inputs(const std::vector<Desc>& inputs) const {
   for (size_t i = 0; i < ports.size(); ++i) {
     const Port& p = ports[i];
     if (p.dtype == DType::none) continue;
-    const auto needed = [&] {
-      std::string s = name_of(p.dtype);
-      if (!p.ranked) return s;
-      s += '[';
-      for (size_t k = 0; k < p.extents.size(); ++k)
-        s += (k ? "," : "") + (p.extents[k] >= 0 ? std::to_string(p.extents[k]) : p.symbols[k]);
-      return s + ']';
-    };
     bool ok = inputs[i].dtype == p.dtype;
     if (p.ranked && p.dtype != DType::opaque) {
       ok = ok && inputs[i].shape.rank() == static_cast<int>(p.extents.size());
       for (size_t k = 0; ok && k < p.extents.size(); ++k)
         ok = p.extents[k] < 0 || p.extents[k] == inputs[i].shape[static_cast<int>(k)];
     }
-    check(ok, "input '", p.name, "': given ", inputs[i], ", needed ", needed());
+    check(ok, "input '", p.name, "': given ", inputs[i], ", needed ", needed(p));
     inputs[i].bytes();  // extents whose product overflows
   }
+  check_symbols(ports, inputs);
 }
 
 std::shared_ptr<Segment> Executor::plan(const std::vector<Desc>& inputs) {

@@ -2,6 +2,7 @@
 // The immutable form of a model: typed operators, constants (dense or packed), inputs and outputs.
 #pragma once
 #include <functional>
+#include <limits>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -20,7 +21,11 @@ struct Port {
   DType dtype = DType::none;  // none: not declared, not checked
   bool ranked = false;
   std::vector<int64_t> extents;
-  std::vector<std::string> symbols;
+  std::vector<std::string> symbols;  // one that begins with '?' is no name: it may differ from place to place
+  struct Range {
+    int64_t least = 0, greatest = std::numeric_limits<int64_t>::max();
+  };
+  std::map<std::string, Range> ranges;  // of symbols
 };
 
 struct Constant {

@@ -42,6 +42,13 @@ Port port_of(const py::dict& d) {
     check_model(p.extents.size() <= kMaxRank, "'", p.name, "' has rank ", p.extents.size(), "; at most ", kMaxRank,
                 " is supported");
   }
+  if (d.contains("ranges"))
+    for (const auto& [symbol, range] : py::cast<py::dict>(d["ranges"])) {
+      Port::Range& r = p.ranges[py::cast<std::string>(symbol)];
+      const py::sequence bounds = py::cast<py::sequence>(range);
+      r.least = py::cast<int64_t>(bounds[0]);
+      if (!bounds[1].is_none()) r.greatest = py::cast<int64_t>(bounds[1]);
+    }
   return p;
 }
 

@@ -25,10 +25,10 @@ class QueryBlock {
     if (first_ >= last_) return write_empty();
     const int64_t b0 = first_ / kAttentionKeys, b1 = (last_ - 1) / kAttentionKeys;
     for (int64_t b = b0; b <= b1; ++b) {
-      // Keys from last_ on would add nothing to any row (and a mask may end there).
-      const int64_t k0 = b * kAttentionKeys, k1 = k0 + kAttentionKeys < last_ ? k0 + kAttentionKeys : last_;
-      const float* added = score(k0, k1 - k0);
-      soften(k1 - k0, added, b == b0, b == b1);
+      const int64_t k0 = b * kAttentionKeys, k1 = k0 + kAttentionKeys < p_.sk ? k0 + kAttentionKeys : p_.sk;
+      score(k0, k1 - k0);
+      cut(k0, k1 - k0);
+      soften(k1 - k0, b == b0, b == b1);
       StoreOutput y{part(at_.output), output_width(), b == b0 ? nullptr : factor(), b == b1 ? sum() : nullptr, out_};
       product({part(at_.scores), 1, width_, head_.v + k0 * p_.v.s, p_.v.s, k1 - k0}, y, rows_, p_.dv);
     }
@@ -47,20 +47,16 @@ class QueryBlock {
     first_ = p_.sk;
     last_ = all_ = 0;
     int64_t latest = 0, least = p_.sk;
-    // Row begin_ + r is query i of head h of the group; the lanes behind the last row repeat it.
-    for (int64_t r = 0, h = begin_ / p_.sq, i = begin_ % p_.sq; r < width_; ++r) {
-      const int64_t b = head_.query_begin(i), e = head_.query_end(i);
+    for (int64_t r = 0; r < width_; ++r) {
+      const int64_t row = begin_ + (r < rows_ ? r : rows_ - 1);
+      const int64_t b = head_.begin(row), e = head_.end(row);
       row_begin()[r] = static_cast<int32_t>(b);
       row_end()[r] = static_cast<int32_t>(e);
-      out_[r] = head_.o + h * p_.o.h + i * p_.o.s;
-      query_[r] = head_.q + h * p_.q.h + i * p_.q.s;
-      mask_[r] = head_.batch * p_.mask_at.b + (head_.head * head_.group + h) * p_.mask_at.h + i * p_.mask_at.s;
+      out_[r] = head_.output(row);
       if (b < first_) first_ = b;
       if (b > latest) latest = b;
       if (e > last_) last_ = e;
       if (e < least) least = e;
-      if (r + 1 >= rows_) continue;
-      if (++i == p_.sq) ++h, i = 0;
     }
     from_ = latest;
     all_ = least;
@@ -74,7 +70,7 @@ class QueryBlock {
   }
 
   void stage_query(int64_t r, int64_t c, int64_t n, float scale) {
-    const float* q = query_[r] + c;
+    const float* q = head_.query(begin_ + (r < rows_ ? r : rows_ - 1)) + c;
     float* y = part(at_.stage) + r * AttentionScratch::kStageWidth;
     const VF f = set1(scale);
     int64_t i = 0;
@@ -82,50 +78,29 @@ class QueryBlock {
     if (i < n) store(y + i, load(q + i, static_cast<int>(n - i)) * f);
   }
 
-  // Leaves scores, and gives what the softmax must still add to them, if anything.
-  const float* score(int64_t k0, int64_t keys) {
+  void score(int64_t k0, int64_t keys) {
     float* s = part(at_.scores);
-    // A mask that all rows share is added to the sums in registers.
-    const bool shared = p_.mask != AttentionMask::none && same_mask_for_all_rows();
-    if (shared)
-      for (int64_t k = 0; k < keys; ++k) part(at_.mask)[k] = mask_value(mask_[0] + (k0 + k) * p_.mask_at.e);
-    const bool now = shared && p_.softcap <= 0;
-    product({head_.k + k0 * p_.k.s, p_.k.s, p_.k.e, part(at_.query), width_, p_.d},
-            StoreScores{s, width_, now ? part(at_.mask) : nullptr}, keys, width_);
+    product({head_.k + k0 * p_.k.s, p_.k.s, p_.k.e, part(at_.query), width_, p_.d}, StoreScores{s, width_}, keys,
+            width_);
     if (p_.softcap > 0) cap_scores(s, keys * width_, p_.softcap);
-    if (shared && !now) add_shared_mask(keys);
-    const bool apart = p_.mask != AttentionMask::none && !shared;
-    if (apart) transpose_mask(k0, keys);
-    if (from_ <= k0 && all_ >= k0 + keys) return apart ? part(at_.mask) : nullptr;
-    if (apart) add_transposed_mask(keys);
-    cut(k0, keys);
-    return nullptr;
+    if (p_.mask != AttentionMask::none) add_mask(k0, keys);
   }
 
   bool same_mask_for_all_rows() const {
     return (p_.sq == 1 || p_.mask_at.s == 0) && (head_.group == 1 || p_.mask_at.h == 0);
   }
-  void add_shared_mask(int64_t keys) {
+  void add_mask(int64_t k0, int64_t keys) {
     float* s = part(at_.scores);
-    for (int64_t k = 0; k < keys; ++k) {
-      const VF m = set1(part(at_.mask)[k]);
-      for (int64_t i = 0; i < width_; i += VF::W) store(s + k * width_ + i, load(s + k * width_ + i) + m);
+    if (same_mask_for_all_rows()) {
+      for (int64_t k = 0; k < keys; ++k) {
+        const VF m = set1(mask_value(head_.mask_start(begin_) + (k0 + k) * p_.mask_at.e));
+        for (int64_t i = 0; i < width_; i += VF::W) store(s + k * width_ + i, load(s + k * width_ + i) + m);
+      }
+      return;
     }
-  }
-  // [key][row]. The last 16 rows go through the stage: there is nothing behind them that could be read along.
-  void transpose_mask(int64_t k0, int64_t keys) {
-    const int64_t columns = (keys + 3) / 4 * 4, last = (rows_ - 1) / 16 * 16;
-    const bool in_place = p_.mask == AttentionMask::added && p_.mask_at.e == 1 && head_.group == 1;
+    for (int64_t r = 0; r < width_; ++r) stage_mask(r, k0, keys);
     float* m = part(at_.mask);
-    if (in_place && last > 0)
-      transpose_block(static_cast<const float*>(head_.mask) + mask_[0] + k0, p_.mask_at.s, m, width_, last, columns);
-    const int64_t from = in_place ? last : 0;
-    for (int64_t r = from; r < width_; ++r) stage_mask(r, k0, keys);
-    transpose_block(part(at_.stage) + from * AttentionScratch::kStageWidth, AttentionScratch::kStageWidth, m + from,
-                    width_, width_ - from, columns);
-  }
-  void add_transposed_mask(int64_t keys) {
-    float *s = part(at_.scores), *m = part(at_.mask);
+    transpose_block(part(at_.stage), AttentionScratch::kStageWidth, m, width_, width_, (keys + 3) / 4 * 4);
     for (int64_t i = 0; i < keys * width_; i += VF::W) store(s + i, load(s + i) + load(m + i));
   }
   float mask_value(int64_t at) const {
@@ -133,7 +108,7 @@ class QueryBlock {
     return static_cast<const uint8_t*>(head_.mask)[at] ? 0.f : -__builtin_inff();
   }
   void stage_mask(int64_t r, int64_t k0, int64_t keys) {
-    const int64_t at = mask_[r] + k0 * p_.mask_at.e;
+    const int64_t at = head_.mask_start(begin_ + (r < rows_ ? r : rows_ - 1)) + k0 * p_.mask_at.e;
     float* y = part(at_.stage) + r * AttentionScratch::kStageWidth;
     int64_t i = 0;
     if (p_.mask_at.e == 1 && p_.mask == AttentionMask::added) {
@@ -148,6 +123,7 @@ class QueryBlock {
 
   // -inf where a row does not see a key of the block.
   void cut(int64_t k0, int64_t keys) {
+    if (from_ <= k0 && all_ >= k0 + keys) return;
     for (int64_t k = 0; k < keys; ++k) {
       const VI key = set1i(static_cast<int32_t>(k0 + k));
       for (int64_t i = 0; i < width_; i += VF::W) {
@@ -159,24 +135,24 @@ class QueryBlock {
   }
 
   // Scores → exp(score − maximum); the factors of what was summed before, and of everything at the end.
-  void soften(int64_t keys, const float* added, bool is_first, bool is_last) {
+  void soften(int64_t keys, bool is_first, bool is_last) {
     const int64_t vectors = width_ / VF::W, step = vectors % 4 == 0   ? 4
                                                    : vectors % 3 == 0 ? 3
                                                    : vectors % 2 == 0 ? 2
                                                                       : 1;
     for (int64_t v = 0; v < vectors; v += step) {
       if (step == 4)
-        soften_columns<4>(v * VF::W, keys, added, is_first, is_last);
+        soften_columns<4>(v * VF::W, keys, is_first, is_last);
       else if (step == 3)
-        soften_columns<3>(v * VF::W, keys, added, is_first, is_last);
+        soften_columns<3>(v * VF::W, keys, is_first, is_last);
       else if (step == 2)
-        soften_columns<2>(v * VF::W, keys, added, is_first, is_last);
+        soften_columns<2>(v * VF::W, keys, is_first, is_last);
       else
-        soften_columns<1>(v * VF::W, keys, added, is_first, is_last);
+        soften_columns<1>(v * VF::W, keys, is_first, is_last);
     }
   }
   template <int NV>
-  void soften_columns(int64_t column, int64_t keys, const float* added, bool is_first, bool is_last) {
+  void soften_columns(int64_t column, int64_t keys, bool is_first, bool is_last) {
     float* s = part(at_.scores) + column;
     VF top[NV], shift[NV], total[NV];
     FI_UNROLL for (int j = 0; j < NV; ++j) {
@@ -184,12 +160,7 @@ class QueryBlock {
       total[j] = zero();
     }
     for (int64_t k = 0; k < keys; ++k) {
-      float* at = s + k * width_;
-      FI_UNROLL for (int j = 0; j < NV; ++j) {
-        VF v = load(at + j * VF::W);
-        if (added) store(at + j * VF::W, v = v + load(added + column + k * width_ + j * VF::W));
-        top[j] = max(v, top[j]);
-      }
+      FI_UNROLL for (int j = 0; j < NV; ++j) top[j] = max(load(s + k * width_ + j * VF::W), top[j]);
     }
     FI_UNROLL for (int j = 0; j < NV; ++j) shift[j] = safe(top[j]);
     for (int64_t k = 0; k < keys; ++k) {
@@ -229,8 +200,6 @@ class QueryBlock {
   int64_t first_ = 0, last_ = 0;  // keys that some row sees
   int64_t from_ = 0, all_ = 0;    // keys that every row sees
   float* out_[kAttentionRows];
-  const float* query_[kAttentionRows];
-  int64_t mask_[kAttentionRows];  // where a row's mask starts
 };
 
 }  // namespace fi::FI_ISA

@@ -38,15 +38,13 @@ struct KeyHead {
     return batch * p.mask_at.b + (head * group + row / p.sq) * p.mask_at.h + row % p.sq * p.mask_at.s;
   }
   // First key of a row, and the first one past it.
-  int64_t begin(int64_t row) const { return query_begin(row % p.sq); }
-  int64_t end(int64_t row) const { return query_end(row % p.sq); }
-  int64_t query_begin(int64_t i) const {
-    const int64_t lo = p.left < 0 ? 0 : i + offset - p.left;
+  int64_t begin(int64_t row) const {
+    const int64_t lo = p.left < 0 ? 0 : row % p.sq + offset - p.left;
     return lo < 0 ? 0 : lo < length ? lo : length;
   }
-  int64_t query_end(int64_t i) const {
+  int64_t end(int64_t row) const {
     int64_t hi = length;
-    const int64_t at = i + offset + 1;
+    const int64_t at = row % p.sq + offset + 1;
     if (p.causal && at < hi) hi = at;
     if (p.right >= 0 && at + p.right < hi) hi = at + p.right;
     return hi < 0 ? 0 : hi;

@@ -29,7 +29,6 @@ struct Operands {
 struct StoreScores {
   float* c;
   int64_t ldc;
-  const float* add = nullptr;  // [rows] or null
 };
 struct StoreOutput {
   float* sums;  // [rows][ld]
@@ -50,15 +49,8 @@ FI_INLINE void start(const StoreScores&, VF (&acc)[MR][NV], int64_t, int64_t, in
 }
 template <int MR, int NV>
 FI_INLINE void finish(const StoreScores& s, const VF (&acc)[MR][NV], int64_t m, int64_t n, int) {
-  if (!s.add) {
-    FI_UNROLL for (int r = 0; r < MR; ++r) {
-      FI_UNROLL for (int j = 0; j < NV; ++j) store(s.c + (m + r) * s.ldc + n + j * VF::W, acc[r][j]);
-    }
-    return;
-  }
   FI_UNROLL for (int r = 0; r < MR; ++r) {
-    const VF more = set1(s.add[m + r]);
-    FI_UNROLL for (int j = 0; j < NV; ++j) store(s.c + (m + r) * s.ldc + n + j * VF::W, acc[r][j] + more);
+    FI_UNROLL for (int j = 0; j < NV; ++j) store(s.c + (m + r) * s.ldc + n + j * VF::W, acc[r][j]);
   }
 }
 template <int MR, int NV>

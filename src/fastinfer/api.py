@@ -30,8 +30,11 @@ def compile(
 
     source: path to an ONNX file (external data beside it), its bytes, ``onnx.ModelProto``, ``onnx_ir.Model``,
         ``torch.nn.Module`` (with ``example_inputs``) or ``torch.export.ExportedProgram``.
-    example_inputs: a tuple of positional or a dict of keyword arguments for a torch module.
-    dynamic_shapes: as for ``torch.export.export``.
+        A torch module is compiled as it is in ``eval()`` mode, whatever its mode (and left in that mode). Its parameters
+        are copied: training on does not change the compiled model. One that writes to its buffers or inputs is refused.
+    example_inputs: a tuple of positional or a dict of keyword arguments for a torch module. None, numbers and strings
+        among them are fixed: a call gives the same or leaves them out.
+    dynamic_shapes: as for ``torch.export.export``; what each ``Dim`` states (equal extents, min, max) is checked at calls.
     precision: "fp32" (the default keeps float32 accuracy), or "bf16": convolutions and products with constant
         weights may round their operands to bfloat16 (float32 sums), which gives outputs within about 1e-2 of their
         largest value. It is fast on CPUs with AVX-512 BF16 and correct on all.
@@ -60,17 +63,18 @@ def compile(
 
     if _is_torch(source):
         imported = frontend.from_torch(source, example_inputs, dynamic_shapes)
-        model, rebuild, names = imported.model, imported.rebuild, imported.input_names
+        model, call, names, ranges = imported.model, imported.call, imported.output_names, imported.ranges
         if overridable:
             raise ModelError("overridable is for ONNX models")
         constants, defaults = [], {}
     else:
+        _refuse_other(source)
         if example_inputs is not None or dynamic_shapes is not None:
             raise ModelError(
                 "example_inputs and dynamic_shapes are for torch models; an ONNX model names its own inputs"
             )
         with _stage("reading the model"):
-            model, rebuild, names = frontend.load(source, overridable=overridable), None, None
+            model, call, names, ranges = frontend.load(source, overridable=overridable), None, {}, {}
         constants = [TensorSpec.from_port(port_of(0, v)) for v in model.meta[frontend.OVERRIDABLE]]
         defaults = model.meta[frontend.DEFAULTS]
     with _stage("optimizing the model"):
@@ -78,7 +82,7 @@ def compile(
         packed = passes.pack_sequences(model)
     with _stage("lowering the model"):
         return Model(
-            lower(model, defaults, packed), threads=threads, strict=strict, rebuild=rebuild, call_names=names,
+            lower(model, defaults, packed, names, ranges), threads=threads, strict=strict, call=call,
             overridable=constants, with_inputs=again if constants else None,
         )  # fmt: skip
 
@@ -91,6 +95,20 @@ def _stage(what: str) -> Iterator[None]:
     except (ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, RecursionError, RuntimeError,
             TypeError, ValueError) as e:  # fmt: skip
         raise ModelError(f"{what} failed: {type(e).__name__}: {e}") from e
+
+
+def _refuse_other(source: Any) -> None:
+    """What is neither a torch model nor an ONNX one, but is easily taken for one."""
+    if isinstance(source, dict):
+        raise ModelError(
+            "a dict was given: a state dict holds weights only; needed: the torch.nn.Module, with example_inputs"
+        )
+    if callable(source) and not hasattr(source, "graph"):
+        what = "a class" if isinstance(source, type) else f"a {type(source).__name__}"
+        raise ModelError(
+            f"{what} was given; needed: a torch.nn.Module (with the function as its forward), an exported program or an ONNX "
+            "model"
+        )
 
 
 def _is_torch(source: Any) -> bool:

@@ -25,14 +25,25 @@ _OPAQUE = 255
 
 
 def lower(
-    model: ir.Model, defaults: Mapping[str, ir.TensorProtocol] | None = None, packed: PackedGraph | str | None = None
+    model: ir.Model,
+    defaults: Mapping[str, ir.TensorProtocol] | None = None,
+    packed: PackedGraph | str | None = None,
+    output_names: Mapping[int, str] | None = None,
+    ranges: Mapping[str, tuple[int, int | None]] | None = None,
 ) -> Program:
     """Lower a model (newest opset, functions inlined, passes applied). defaults: of inputs that may be left out;
-    packed: the form for sequences of different lengths, or why there is none."""
+    packed: the form for sequences of different lengths, or why there is none. output_names: names for some outputs, by
+    index. ranges: (least, greatest) of free extents by name."""
     tensors: dict[str, Any] = {}
     shared: dict[int, str] = {}
     lowering = _Lowering(tensors, {}, shared=shared)
     graph = lowering.graph(model.graph, [])
+    if ranges:
+        for port in graph.inputs:
+            port["ranges"] = {d: list(ranges[d]) for d in port["dims"] or () if d in ranges}
+    for i, name in (output_names or {}).items():
+        if name not in (port["name"] for port in graph.outputs):
+            graph.outputs[i]["name"] = name
     keys = {name: lowering.key(_numpy(tensor)) for name, tensor in (defaults or {}).items()}
     program = Program(graph, tensors, {"opsets": dict(model.opset_imports), "defaults": keys})
     if isinstance(packed, str):

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,6 +17,7 @@ from fastinfer import _core
 from fastinfer import program as program_file
 from fastinfer.batching.many import Many
 from fastinfer.batching.packing import PackedForm
+from fastinfer.call import Call
 from fastinfer.errors import InputError, ModelError, UnsupportedError
 from fastinfer.report import Explanation, Profile
 from fastinfer.tensors import TensorSpec, from_numpy_like, to_numpy
@@ -49,20 +51,22 @@ class Model:
         *,
         threads: int | None = None,
         strict: bool = False,
-        rebuild: Callable[[list], Any] | None = None,
-        call_names: Sequence[str] | None = None,
+        call: Call | None = None,
         overridable: Sequence[TensorSpec] = (),
         with_inputs: Callable[[list[str]], Model] | None = None,
     ) -> None:
         self._program = program
+        if call is not None:
+            program.notes["call"] = call.as_dict()
         self._native = program.native(_reference, strict)
         program.release_constants()
         cores = _core.usable_cores()
         if threads is not None and threads < 1:
             raise InputError(f"threads={threads}; needed: at least 1")
         self._executor = _core.Executor(self._native, min(threads or cores, 64))
-        self._rebuild = rebuild
-        self._call_names = list(call_names) if call_names else None
+        self._call = call or program.call()
+        if self._call is not None and self._call.n_inputs != len(program.graph.inputs):
+            raise ModelError(f"the program has {len(program.graph.inputs)} inputs, its call {self._call.n_inputs}")
         specs = [TensorSpec.from_port(p) for p in program.graph.inputs]
         self._defaults = program.defaults()  # of the last inputs: a call may leave them out
         self.inputs = [s for s in specs if s.name not in self._defaults]
@@ -72,6 +76,7 @@ class Model:
         self._input_names = [s.name for s in specs]
         self._output_names = [s.name for s in self.outputs]
         self._many = Many(self._executor.run, self._packed_form, bool(program.packed.get("rows", False)))
+        self._plain = self._call is None or self._call.plain
 
     # ------------------------------------------------------------------------------------------------------------ run
 
@@ -79,13 +84,14 @@ class Model:
         """Run on positional (in the order of ``inputs``) or named arrays.
 
         numpy in, numpy out; if any argument is a torch tensor, torch tensors come out; objects with ``__dlpack__`` are
-        accepted. A model compiled from a torch module gives the module's own output structure; else one output comes
-        as itself, several as a tuple. Raises InputError.
+        accepted. A model compiled from a torch module is called as the module is (or with the model's own ``inputs``), and
+        gives the module's own output structure; after ``save`` and ``load`` dicts, lists, tuples and named tuples stay,
+        other containers come back as one of these. Else one output comes as itself, several as a tuple. Raises InputError.
         """
-        if kwargs or len(args) != len(self._input_names):
+        if kwargs or len(args) != len(self._input_names) or not self._plain:
             if variant := self._variants.find(kwargs):
                 return variant(*args, **kwargs)
-            args = self._bind(args, kwargs)
+            args = tuple(self._bind(args, kwargs))
         arrays, torch_like = [], False
         for a in args:
             if type(a) is not np.ndarray:
@@ -95,8 +101,8 @@ class Model:
         results = self._executor.run(arrays)
         if torch_like:
             results = [from_numpy_like(r) for r in results]
-        if self._rebuild is not None:
-            return self._rebuild(results)
+        if self._call is not None:
+            return self._call.rebuild(results)
         return results[0] if len(results) == 1 else tuple(results)
 
     def run(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -165,8 +171,19 @@ class Model:
         """As :meth:`run`, in a worker thread, so that the event loop goes on."""
         return await asyncio.to_thread(self.run, inputs)
 
-    def _bind(self, args: tuple, kwargs: dict[str, Any]) -> tuple:
-        names = self._call_names or self._input_names
+    def _bind(self, args: tuple, kwargs: dict[str, Any]) -> Sequence[Any]:
+        if self._call is None:
+            return self._bind_flat(args, kwargs)
+        try:
+            return self._call.bind(args, kwargs)
+        except InputError as error:  # the model's own inputs, flat, are taken too
+            if len(args) + len(kwargs) == len(self._input_names):
+                with contextlib.suppress(InputError):
+                    return self._bind_flat(args, kwargs)
+            raise error
+
+    def _bind_flat(self, args: tuple, kwargs: dict[str, Any]) -> tuple:
+        names = self._input_names
         if len(args) > len(names):
             raise InputError(f"given {len(args)} positional inputs, needed {len(names)}: {', '.join(names)}")
         given = dict(zip(names, args, strict=False))

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from fastinfer import _core
+from fastinfer.call import Call
 from fastinfer.errors import ModelError
 
 FORMAT = 1
@@ -65,6 +66,11 @@ class Program:
     def native(self, fallback: Callable[[], Callable] | None, strict: bool) -> _core.Program:
         """Build the native program. ``fallback`` makes, when first needed, the function that runs a node by reference."""
         return _native(self.graph, self.tensors, fallback, strict)
+
+    def call(self) -> Call | None:
+        """How the torch module that this was compiled from is called; None for other models."""
+        noted = self.notes.get("call")
+        return None if noted is None else Call.from_dict(noted, len(self.graph.outputs))
 
     def defaults(self) -> dict[str, Any]:
         """Name → array of the inputs that a caller may leave out."""

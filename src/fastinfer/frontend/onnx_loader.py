@@ -7,7 +7,7 @@ import logging
 import os
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import onnx
 import onnx_ir as ir
@@ -30,7 +30,7 @@ def load(source: Source, *, native: Collection[str] | None = None, overridable: 
     """Loads a model and settles everything that depends on its age.
 
     The result has one opset (26), no model-local functions, no sparse tensors and sorted graphs. An onnx_ir.Model is not
-    changed, its tensors are shared. Initializers that are also listed as inputs are constants, except those named
+    changed; what a caller could still write to (torch parameters, numpy arrays) is copied. Initializers that are also listed as inputs are constants, except those named
     in `overridable`: these stay inputs, after the others, and ``model.meta[DEFAULTS]`` holds their tensors by name. From IR
     version 4 on a caller may override the rest too: ``model.meta[OVERRIDABLE]`` lists them, as values.
     native: operators ("Conv", "domain::Op") that need no expansion into their function bodies; by default those
@@ -38,7 +38,7 @@ def load(source: Source, *, native: Collection[str] | None = None, overridable: 
 
     Raises ModelError when the model is malformed, UnsupportedError when it needs what fastinfer does not have.
     """
-    model = _clone(source) if isinstance(source, ir.Model) else from_proto(source)
+    model = own_tensors(_clone(source)) if isinstance(source, ir.Model) else from_proto(source)
     _normalise_domains(model)
     check_graph.check_opset(model.opset_imports)
     model.meta[DEFAULTS] = {}
@@ -79,6 +79,32 @@ def _clone(model: ir.Model) -> ir.Model:
         return model.clone()
     except ValueError as error:
         raise ModelError(f"malformed model: {_root(error)}") from None
+
+
+def own_tensors(model: ir.Model) -> ir.Model:
+    """Copies tensors whose memory belongs to someone who may write to it: a module that trains on must not change what was
+    compiled. Mapped files and parsed protobufs are left as they are. Tensors that share memory share the copy."""
+    copies: dict[tuple, tuple[Any, Any]] = {}  # with the original, so that no other can come to lie at its address
+
+    def own(tensor: Any) -> Any:
+        if tensor is None or isinstance(tensor, ir.ExternalTensor | ir.TensorProtoTensor | ir.StringTensor):
+            return tensor
+        array = tensor.numpy()
+        key = (array.ctypes.data, array.shape, array.strides, tensor.dtype)
+        if key not in copies:
+            copies[key] = array, array.copy()
+        return ir.Tensor(copies[key][1], dtype=tensor.dtype, name=tensor.name)
+
+    for graph in [model.graph, *model.graph.subgraphs(), *(f.graph for f in model.functions.values())]:
+        for value in graph.initializers.values():
+            value.const_value = own(value.const_value)
+        for node in graph:
+            for output in node.outputs:
+                output.const_value = own(output.const_value)
+            for name, attribute in list(node.attributes.items()):
+                if attribute.type == ir.AttributeType.TENSOR and not attribute.is_ref():
+                    node.attributes[name] = ir.AttrTensor(name, own(attribute.as_tensor()))
+    return model
 
 
 def _root(error: BaseException) -> BaseException:

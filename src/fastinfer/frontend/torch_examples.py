@@ -7,8 +7,75 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
+from torch.export import ExportedProgram
+from torch.utils import _pytree as pytree
+
+from fastinfer.errors import InputError
 
 WIDENED = 2
+
+
+def check_examples(args: tuple, kwargs: dict[str, Any], dynamic_shapes: Any) -> None:
+    """Raises InputError for what torch.export would answer with pages."""
+    for path, leaf in pytree.tree_flatten_with_path((args, kwargs))[0]:
+        if not isinstance(leaf, torch.Tensor) and hasattr(leaf, "__array__"):
+            where = pytree.keystr(path[1:])
+            raise InputError(
+                f"example_inputs{where} is a {type(leaf).__module__}.{type(leaf).__name__}; torch modules need torch tensors "
+                "(torch.from_numpy)"
+            )
+    if dynamic_shapes is not None and not isinstance(dynamic_shapes, (Mapping, list, tuple)):
+        raise InputError(
+            f"dynamic_shapes={dynamic_shapes!r}; needed, as for torch.export.export: a tuple or a dict with one entry per "
+            'argument, such as ({0: torch.export.Dim("batch")},)'
+        )
+
+
+def separate_examples(module: torch.nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+    """Copies tensors that are given twice or are the module's own: torch.export takes one object for one input, or for a
+    constant."""
+    seen = {id(t) for t in [*module.parameters(), *module.buffers()]}
+
+    def own(leaf: Any) -> Any:
+        if not isinstance(leaf, torch.Tensor):
+            return leaf
+        if id(leaf) in seen:
+            leaf = leaf.detach().clone()
+        seen.add(id(leaf))
+        return leaf
+
+    with torch.no_grad():
+        return pytree.tree_map(own, (args, kwargs))
+
+
+def ranges_of(program: ExportedProgram, dynamic_shapes: Any) -> dict[str, tuple[int, int | None]]:
+    """Name of a free extent → (least, greatest or None): what each Dim states, or, of a program that was exported
+    elsewhere, what torch kept. torch's own lower bound of 2 only says that the example was no 0 or 1."""
+    if dynamic_shapes:
+        dims = [d for d in _dims(dynamic_shapes) if hasattr(d, "min") and hasattr(d, "max")]
+        found = {d.__name__: (int(d.min), _finite(d.max)) for d in dims}
+    else:
+        kept = program.range_constraints.items()
+        found = {str(name): (int(r.lower) if r.lower > 2 else 0, _finite(r.upper)) for name, r in kept}
+    return {name: r for name, r in found.items() if r != (0, None)}
+
+
+def _finite(bound: Any) -> int | None:
+    """None for torch's spellings of infinity."""
+    try:
+        return None if int(bound) >= 2**62 else int(bound)
+    except (ArithmeticError, AttributeError, TypeError, ValueError):
+        return None
+
+
+def _dims(spec: Any) -> Iterator[Any]:
+    if isinstance(spec, Mapping):
+        spec = list(spec.values())
+    if isinstance(spec, (list, tuple)):
+        for part in spec:
+            yield from _dims(part)
+    elif _is_dynamic(spec):
+        yield spec
 
 
 def widen_examples(args: tuple, kwargs: dict[str, Any], dynamic_shapes: Any) -> tuple[tuple, dict[str, Any]]:

@@ -8,21 +8,28 @@ is said by a warning.
 from __future__ import annotations
 
 import contextlib
+import inspect
+import io
 import logging
+import sys
+import types
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
+from unittest import mock
 
 import onnx_ir as ir
 import torch
 from torch.export import ExportedProgram
-from torch.export.graph_signature import ConstantArgument, OutputKind, OutputSpec
+from torch.export.graph_signature import ConstantArgument, OutputSpec
 from torch.utils import _pytree as pytree
 
+from fastinfer.call import Call
 from fastinfer.errors import InputError, UnsupportedError
 from fastinfer.frontend.onnx_loader import load
-from fastinfer.frontend.torch_examples import widen_examples
+from fastinfer.frontend.torch_calls import ChangesState, call_of, output_names, refuse_mutations
+from fastinfer.frontend.torch_examples import check_examples, ranges_of, separate_examples, widen_examples
 from fastinfer.frontend.torch_translations import adapted_modules, translation_table
 
 # torch's exporter is complete for this opset; newer forms are made by our own upgrade.
@@ -31,12 +38,17 @@ EXPORT_OPSET = 18
 
 @dataclass
 class TorchImport:
-    """model: the graph; input_names: its inputs in the order of the module's call;
-    rebuild: the list of the model's outputs → what the module would have returned."""
+    """model: the graph; its outputs carry the keys of the module's result as names (`output_names`, where there are
+    any). call: how the module is called. ranges: name of a free extent → (least, greatest or None), as Dim states them."""
 
     model: ir.Model
-    input_names: list[str]
-    rebuild: Callable[[list], Any]
+    call: Call
+    output_names: dict[int, str]
+    ranges: dict[str, tuple[int, int | None]]
+
+    @property
+    def input_names(self) -> list[str]:
+        return [value.name or "" for value in self.model.graph.inputs]
 
 
 def from_torch(
@@ -53,23 +65,26 @@ def from_torch(
     if isinstance(source, ExportedProgram):
         if example_inputs is not None or dynamic_shapes is not None:
             raise InputError("an ExportedProgram already has its inputs and dynamic shapes")
-        return _convert(source)
+        return _convert(source, "the exported program")
     if example_inputs is None:
         raise InputError(
             f"compiling a {type(source).__name__} needs example_inputs: a tuple, or a dict of keyword arguments"
         )
     args, kwargs = _arguments(example_inputs)
-    args, kwargs = widen_examples(args, kwargs, dynamic_shapes)
-    errors: list[str] = []
+    check_examples(args, kwargs, dynamic_shapes)
+    args, kwargs = separate_examples(source, *widen_examples(args, kwargs, dynamic_shapes))
+    errors: list[tuple[str, str]] = []  # way, what stopped it
     with _inference_mode(source), adapted_modules():
         for name, capture in WAYS:
             try:
-                result = _convert(capture(source, args, kwargs, dynamic_shapes), dynamic_shapes)
+                result = _of_module(source, capture(source, args, kwargs, dynamic_shapes), dynamic_shapes)
+            except ChangesState:
+                raise
             except Exception as error:  # torch raises anything
-                errors.append(f"{name}: {_brief(error)}")
+                errors.append((name, _brief(error)))
                 continue
             if dynamic_shapes and (lost := _lost_axes(result.model, dynamic_shapes)):
-                errors.append(f"{name}: {lost}")
+                errors.append((name, lost))
                 continue
             return result
         return _static(source, args, kwargs, dynamic_shapes, errors)
@@ -112,13 +127,24 @@ def _quiet_exporter() -> Iterator[None]:
             logger.setLevel(level)
 
 
+@contextlib.contextmanager
+def _no_print() -> Iterator[None]:
+    """torch prints the graph that it had so far before it raises; only its own modules' view of stderr is replaced."""
+    silent = types.SimpleNamespace(**{**vars(sys), "stderr": io.StringIO()})
+    with contextlib.ExitStack() as stack:
+        for name in ("torch.export._trace", "torch.fx.graph_module"):
+            if hasattr(sys.modules.get(name), "sys"):
+                stack.enter_context(mock.patch.object(sys.modules[name], "sys", silent))
+        yield
+
+
 # --------------------------------------------------------------------------------------------------- capturing
 
 
 def _capture(
     module: torch.nn.Module, args: tuple, kwargs: dict[str, Any], dynamic_shapes: Any, *, strict: bool, oblivious: bool
 ) -> ExportedProgram:
-    with torch.fx.experimental._config.patch(backed_size_oblivious=oblivious):
+    with torch.fx.experimental._config.patch(backed_size_oblivious=oblivious), _no_print():
         return torch.export.export(
             module,
             args,
@@ -137,14 +163,16 @@ WAYS: list[tuple[str, Callable[..., ExportedProgram]]] = [
 
 
 def _static(
-    module: torch.nn.Module, args: tuple, kwargs: dict[str, Any], dynamic_shapes: Any, errors: list[str]
+    module: torch.nn.Module, args: tuple, kwargs: dict[str, Any], dynamic_shapes: Any, errors: list[tuple[str, str]]
 ) -> TorchImport:
     """The example's shapes only, said loudly."""
-    reasons = "; ".join(errors)
+    reasons = _joined(errors)
     if not dynamic_shapes:
         raise UnsupportedError(f"torch cannot export {type(module).__name__}: {reasons}")
     try:
-        result = _convert(_capture(module, args, kwargs, None, strict=False, oblivious=False))
+        result = _of_module(module, _capture(module, args, kwargs, None, strict=False, oblivious=False), None)
+    except ChangesState:
+        raise
     except Exception as error:
         raise UnsupportedError(
             f"torch cannot export {type(module).__name__}: {reasons}; static: {_brief(error)}"
@@ -158,11 +186,19 @@ def _static(
     return result
 
 
+def _joined(errors: list[tuple[str, str]]) -> str:
+    """Every reason once, with the ways that it stopped."""
+    ways: dict[str, list[str]] = {}
+    for way, reason in errors:
+        ways.setdefault(reason, []).append(way)
+    return "; ".join(f"{', '.join(names)}: {reason}" for reason, names in ways.items())
+
+
 def _brief(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {' '.join(lines[:2])[:300]}"
+    return f"{type(error).__name__}: {' '.join(lines[:2])[:240]}"
 
 
 def _lost_axes(model: ir.Model, dynamic_shapes: Any) -> str:
@@ -177,8 +213,14 @@ def _lost_axes(model: ir.Model, dynamic_shapes: Any) -> str:
 # -------------------------------------------------------------------------------------------------- converting
 
 
-def _convert(program: ExportedProgram, dynamic_shapes: Any = None) -> TorchImport:
-    rebuild = _rebuild(program)
+def _of_module(module: torch.nn.Module, program: ExportedProgram, dynamic_shapes: Any) -> TorchImport:
+    return _convert(program, type(module).__name__, inspect.signature(module.forward), dynamic_shapes)
+
+
+def _convert(
+    program: ExportedProgram, name: str, signature: inspect.Signature | None = None, dynamic_shapes: Any = None
+) -> TorchImport:
+    call = call_of(program, signature)
     with _only_tensor_outputs(program), _quiet_exporter():
         onnx_program = torch.onnx.export(
             program,
@@ -188,28 +230,15 @@ def _convert(program: ExportedProgram, dynamic_shapes: Any = None) -> TorchImpor
             verbose=False,
         )
     assert onnx_program is not None
+    refuse_mutations(onnx_program.exported_program, name)
     if dynamic_shapes:
         with contextlib.suppress(Exception):  # only the names of free axes are at stake
             onnx_program._rename_dynamic_axes(dynamic_shapes)
-    model = load(onnx_program.model)
-    return TorchImport(model, [value.name or "" for value in model.graph.inputs], rebuild)
+    return TorchImport(load(onnx_program.model), call, output_names(call), ranges_of(program, dynamic_shapes))
 
 
 def _is_constant(spec: OutputSpec) -> bool:
     return isinstance(spec.arg, ConstantArgument)
-
-
-def _rebuild(program: ExportedProgram) -> Callable[[list], Any]:
-    """Puts results, and what the module returns as plain Python values, back into the module's own structure."""
-    specs = [spec for spec in program.graph_signature.output_specs if spec.kind == OutputKind.USER_OUTPUT]
-    out_spec = program.call_spec.out_spec
-
-    def rebuild(results: list) -> Any:
-        remaining = iter(results)
-        leaves = [spec.arg.value if _is_constant(spec) else next(remaining) for spec in specs]
-        return leaves if out_spec is None else pytree.tree_unflatten(leaves, out_spec)
-
-    return rebuild
 
 
 @contextlib.contextmanager
