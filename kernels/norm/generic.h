@@ -23,12 +23,15 @@ FI_INLINE Moments finish_moments(float mean, double sum, double square, int64_t 
                                                   : 0) +
                           epsilon)};
 }
-static Moments moments_of(const float* x, int64_t n, float epsilon) {
-  const float mean = static_cast<float>(sum_of(x, n) / static_cast<double>(n));
+FI_INLINE float mean_of(const float* x, int64_t n) { return static_cast<float>(sum_of(x, n) / static_cast<double>(n)); }
+FI_INLINE Moments moments_around(const float* x, int64_t n, float mean, float epsilon) {
   const VF m = set1(mean);
   const double sum = sum_of(x, n, [m](VF a) FI_FORCED_LAMBDA { return a - m; });
   const double square = sum_of(x, n, [m](VF a) FI_FORCED_LAMBDA { return (a - m) * (a - m); });
   return finish_moments(mean, sum, square, n, epsilon);
+}
+static Moments moments_of(const float* x, int64_t n, float epsilon) {
+  return moments_around(x, n, mean_of(x, n), epsilon);
 }
 
 // f(vector at i, lanes) for each vector of a row.
@@ -74,25 +77,38 @@ static void normalise_row(const RowNormParams& p, const RowNormArgs& a, const fl
   });
 }
 
+constexpr int kRowsTogether = 4;
+
+static void norm_rows(const RowNormParams& p, const RowNormArgs& a, int64_t row, int count) {
+  const float* s[kRowsTogether];
+  Moments m[kRowsTogether] = {};
+  for (int i = 0; i < count; ++i) s[i] = add_residual(p, a, row + i);
+  if (p.rms) {
+    for (int i = 0; i < count; ++i) {
+      const double square = sum_of(s[i], p.n, [](VF v) FI_FORCED_LAMBDA { return v * v; });
+      m[i].rstd = reciprocal_root(square / static_cast<double>(p.n) + p.epsilon);
+    }
+  } else {
+    for (int i = 0; i < count; ++i) m[i].mean = mean_of(s[i], p.n);
+    for (int i = 0; i < count; ++i) m[i] = moments_around(s[i], p.n, m[i].mean, p.epsilon);
+  }
+  for (int i = 0; i < count; ++i) {
+    normalise_row(p, a, s[i], a.y + (row + i) * p.n, m[i]);
+    if (a.mean) a.mean[row + i] = m[i].mean + m[i].delta;
+    if (a.rstd) a.rstd[row + i] = m[i].rstd;
+  }
+}
+
 Status run_row_norm(const void* params, void* const* args, int part, int parts) {
   const auto& p = *static_cast<const RowNormParams*>(params);
   const auto in = [&](int i) { return static_cast<const float*>(args[i]); };
   const auto out = [&](int i) { return static_cast<float*>(args[i]); };
   const RowNormArgs a{in(0), in(1), in(2), in(3), in(4), out(5), out(6), out(7), out(8)};
   const Range r = part_of(p.rows, part, parts);
-  for (int64_t row = r.begin; row < r.end; ++row) {
-    const float* s = add_residual(p, a, row);
-    Moments m{0, 0, 0};
-    if (p.rms) {
-      const double square = sum_of(s, p.n, [](VF v) FI_FORCED_LAMBDA { return v * v; });
-      m.rstd = reciprocal_root(square / static_cast<double>(p.n) + p.epsilon);
-    } else {
-      m = moments_of(s, p.n, p.epsilon);
-    }
-    normalise_row(p, a, s, a.y + row * p.n, m);
-    if (a.mean) a.mean[row] = m.mean + m.delta;
-    if (a.rstd) a.rstd[row] = m.rstd;
-  }
+  // Short rows are a chain of latencies (three folds, two divisions, a root): four of them side by side.
+  const int64_t together = p.n <= 1024 ? kRowsTogether : 1;
+  for (int64_t row = r.begin; row < r.end; row += together)
+    norm_rows(p, a, row, r.end - row < together ? static_cast<int>(r.end - row) : static_cast<int>(together));
   return Status::ok;
 }
 

@@ -23,6 +23,7 @@ from .fuse_conv import fuse_conv
 from .fuse_matmul import fuse_matmul, unflatten_matmul
 from .fuse_pointwise import fuse_pointwise
 from .fuse_skip_norm import fuse_skip_norm
+from .gather_rows import gather_rows
 from .inline_branches import inline_branches
 from .lower_attention import lower_attention
 from .lower_contrib import lower_contrib
@@ -70,6 +71,7 @@ PIPELINE: list[Pass] = [
     channels_last,
     fold_qdq,
     merge_movements,
+    gather_rows,
     eliminate_identity,
     fuse_pointwise,
     eliminate_common_subexpressions,
