@@ -30,6 +30,7 @@ struct ValueState {
   Operand where;                // base -1: not computed yet
   const void* known = nullptr;  // its bytes, if they are known while planning
   int storage = -1;             // arena storage it lives in
+  int64_t row = 0;              // elements from one row (along the last axis) to the next; 0: dense
 };
 
 enum class SegmentEnd { finished, need_value, eager };

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
+#include <map>
 
 #include "csrc/base/pool.h"
 #include "csrc/engine/memory.h"
-#include "csrc/engine/plan.h"
+#include "csrc/engine/placement.h"
+#include "csrc/ops/copy_step.h"
 
 namespace fi {
 namespace {
@@ -20,8 +22,8 @@ Status copy_step(const void* params, void* const* args, int, int) {
 
 class Planner final : public PlanContext {
  public:
-  Planner(const Program& program, Segment& segment, int threads)
-      : program_(program), segment_(segment), threads_(threads) {
+  Planner(const Program& program, Segment& segment, int threads, std::vector<Place> places = {})
+      : program_(program), segment_(segment), threads_(threads), places_(std::move(places)) {
     segment_.arena_base = segment_.n_bases++;
   }
 
@@ -54,7 +56,12 @@ class Planner final : public PlanContext {
     if (!has_input(i)) return Operand{0, 0};
     const ValueState& v = state(i);
     check_model(v.where.base >= 0, "input ", i, " is kept in packed form only");
-    return v.where;
+    return v.row ? dense(i).where : v.where;
+  }
+  Operand in_rows(int i, int64_t& row) override {
+    const ValueState& v = state(i);
+    row = v.row ? v.row : v.desc.shape.back();
+    return v.row ? v.where : in(i);
   }
   const void* known(int i) const override { return has_input(i) ? state(i).known : nullptr; }
   const void* require(int i) override {
@@ -82,7 +89,9 @@ class Planner final : public PlanContext {
         segment_.owned.push_back(v.where.base);
         segment_.destinies.push_back(destiny);
       } else {
-        v.storage = take_storage(bytes, value < 0 ? current_ : program_.last_use[value]);
+        const auto parent = parents_.find(value);
+        v.storage = parent != parents_.end() ? parent->second
+                                             : take_storage(bytes, value < 0 ? current_ : program_.last_use[value]);
         v.where = {segment_.arena_base, static_cast<int64_t>(storages_[v.storage].offset)};
       }
     }
@@ -90,13 +99,44 @@ class Planner final : public PlanContext {
     return v.where;
   }
 
+  Operand output_rows(int out, DType dtype, const Shape& shape, int64_t& row) override {
+    row = shape.rank() ? shape.back() : 1;
+    if (folding_ || places_.empty() || !wants(out)) return output(out, dtype, shape);
+    const int value = node().outputs[out];
+    const Place& p = places_[value];
+    if (p.parent < 0) return output(out, dtype, shape);
+    const auto [at, fresh] = parents_.try_emplace(p.parent, -1);
+    if (fresh) at->second = take_storage(p.bytes, program_.last_use[p.parent]);
+    ValueState v{{dtype, shape}, {segment_.arena_base, 0}, nullptr, at->second, row = p.row};
+    v.where.offset = static_cast<int64_t>(storages_[v.storage].offset) + p.offset;
+    use_storage(v.storage, value);
+    define(out, v);
+    return v.where;
+  }
+
+  bool view(int out, int i, const Shape& shape, int64_t at) override {
+    if (!wants(out)) return true;
+    const int value = node().outputs[out];
+    ValueState v = state(i);
+    if (folding_ || places_.empty() || v.where.base < 0 || program_.destiny[value] >= 0 || is_output(value))
+      return false;
+    if (v.row == 0) v.row = v.desc.shape.back();
+    v.where = v.where.plus(at * static_cast<int64_t>(size_of(v.desc.dtype)));
+    v.desc.shape = shape;
+    v.known = nullptr;
+    if (v.storage >= 0) use_storage(v.storage, value);
+    define(out, v);
+    return true;
+  }
+
   Operand output_over(int out, DType dtype, const Shape& shape, int i) override {
     const Desc desc{dtype, shape};
     if (!folding_ && wants(out) && has_input(i)) {
       const ValueState& source = state(i);
       const int value = node().outputs[out];
-      if (source.storage >= 0 && program_.destiny[value] < 0 && storages_[source.storage].last_use == current_ &&
-          storages_[source.storage].bytes == desc.bytes() && alone_in_storage(i)) {
+      if (source.storage >= 0 && source.row == 0 && program_.destiny[value] < 0 &&
+          storages_[source.storage].last_use == current_ && storages_[source.storage].bytes == desc.bytes() &&
+          alone_in_storage(i)) {
         ValueState v{desc, source.where, nullptr, source.storage};
         storages_[v.storage].last_use = std::max(current_, program_.last_use[value]);
         define(out, v);
@@ -110,11 +150,9 @@ class Planner final : public PlanContext {
     check_model(has_input(i), "input ", i, " is required");
     ValueState v = state(i);
     check_model(v.where.base >= 0, "input ", i, " is kept in packed form only");
+    if (v.row) v = dense(i);
     v.desc = {dtype, shape};
-    if (v.storage >= 0 && wants(out)) {
-      int& last = storages_[v.storage].last_use;
-      last = std::max(last, program_.last_use[node().outputs[out]]);
-    }
+    if (v.storage >= 0 && wants(out)) use_storage(v.storage, node().outputs[out]);
     define(out, v);
   }
 
@@ -175,6 +213,27 @@ class Planner final : public PlanContext {
     storages_.push_back({arena_.take(bytes), bytes, std::max(last_use, current_), true});
     live_.push_back(static_cast<int>(storages_.size()) - 1);
     return live_.back();
+  }
+
+  // The storage lives at least as long as the value.
+  void use_storage(int storage, int value) {
+    int& last = storages_[storage].last_use;
+    last = std::max({last, current_, program_.last_use[value]});
+  }
+  bool is_output(int value) const { return program_.last_use[value] == static_cast<int>(program_.nodes.size()); }
+
+  // Input i, whose rows lie apart, copied together for operators that want it so; once for all of them.
+  const ValueState& dense(int i) {
+    const int value = node().inputs[i];
+    const ValueState& v = values[value];
+    const auto [at, fresh] = dense_.try_emplace(value);
+    if (!fresh) return at->second;
+    const int s = take_storage(v.desc.bytes(), program_.last_use[value]);
+    at->second = {v.desc, {segment_.arena_base, static_cast<int64_t>(storages_[s].offset)}, nullptr, s};
+    const int64_t unit = static_cast<int64_t>(size_of(v.desc.dtype)), bytes = v.desc.shape.back() * unit;
+    add_row_copy(*this, v.desc.shape.elements(0, v.desc.shape.rank() - 1), bytes, v.row * unit, bytes, v.where,
+                 at->second.where);
+    return at->second;
   }
 
   void release_dead() {
@@ -247,6 +306,8 @@ class Planner final : public PlanContext {
       std::erase(live_, static_cast<int>(s));
     }
     storages_.resize(m.storages);
+    std::erase_if(parents_, [&](const auto& p) { return p.second >= static_cast<int>(m.storages); });
+    std::erase_if(dense_, [&](const auto& p) { return p.second.storage >= static_cast<int>(m.storages); });
   }
 
   // false: the segment ends before this node.
@@ -342,14 +403,20 @@ class Planner final : public PlanContext {
   ArenaLayout arena_;
   std::vector<Storage> storages_;
   std::vector<int> live_;
+  std::vector<Place> places_;        // by value; empty: none, and no views
+  std::map<int, int> parents_;       // output of a concatenation → storage, once an input has been computed there
+  std::map<int, ValueState> dense_;  // value whose rows lie apart → its copy
 };
 
 }  // namespace
 
-std::shared_ptr<Segment> plan_first(const Program& program, const std::vector<Desc>& inputs, int threads) {
+namespace {
+
+std::shared_ptr<Segment> plan_whole(const Program& program, const std::vector<Desc>& inputs, int threads,
+                                    std::vector<Place> places) {
   auto segment = std::make_shared<Segment>();
   segment->n_bases = 1 + static_cast<int>(inputs.size());
-  Planner planner(program, *segment, threads);
+  Planner planner(program, *segment, threads, std::move(places));
   planner.values.resize(program.n_values);
   for (size_t i = 0; i < inputs.size(); ++i)
     planner.values[program.inputs[i].value] = {inputs[i], {static_cast<int>(i) + 1, 0}, nullptr, -1};
@@ -362,6 +429,17 @@ std::shared_ptr<Segment> plan_first(const Program& program, const std::vector<De
   }
   planner.sweep(0);
   return segment;
+}
+
+}  // namespace
+
+// Where a concatenation's inputs go depends on the shapes of those that come later, so such programs are planned twice.
+// What follows a segment reads values where they are, so only programs of one segment may have rows that lie apart.
+std::shared_ptr<Segment> plan_first(const Program& program, const std::vector<Desc>& inputs, int threads) {
+  auto segment = plan_whole(program, inputs, threads, {});
+  if (segment->end != SegmentEnd::finished) return segment;
+  std::vector<Place> places = find_places(program, segment->state);
+  return places.empty() ? segment : plan_whole(program, inputs, threads, std::move(places));
 }
 
 std::shared_ptr<Segment> plan_next(const Program& program, std::shared_ptr<Segment> parent,

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Concat and Split. A piece along an outermost axis is one contiguous block; PlanContext has no alias with an offset,
-// so it is copied all the same.
+// Concat and Split. Along the last axis, inputs that were computed in place are not copied and pieces are views.
 #include <algorithm>
 
 #include "csrc/ops/copy_step.h"
@@ -30,6 +29,15 @@ Shape concat_shape(PlanContext& ctx, int axis) {
   return out;
 }
 
+// Input i, and in `from` the bytes from one of its rows to the next.
+Operand input_rows(PlanContext& ctx, int i, const Cut& cut, int64_t& from) {
+  if (cut.axis != ctx.shape(i).rank() - 1) return ctx.in(i);
+  int64_t row = 0;
+  const Operand x = ctx.in_rows(i, row);
+  from = row * cut.inner;
+  return x;
+}
+
 void plan_concat(PlanContext& ctx, const Node& node) {
   check_model(ctx.n_inputs() > 0, "no inputs");
   const DType t = ctx.dtype(0);
@@ -40,7 +48,10 @@ void plan_concat(PlanContext& ctx, const Node& node) {
   int64_t at = 0;
   for (int i = 0; i < ctx.n_inputs(); ++i) {
     const int64_t bytes = ctx.shape(i)[cut.axis] * cut.inner;
-    if (bytes > 0) add_row_copy(ctx, cut.outer, bytes, bytes, out[cut.axis] * cut.inner, ctx.in(i), y.plus(at));
+    int64_t from = bytes;
+    const Operand x = input_rows(ctx, i, cut, from), place = y.plus(at);
+    const bool there = x.base == place.base && x.offset == place.offset;
+    if (bytes > 0 && !there) add_row_copy(ctx, cut.outer, bytes, from, out[cut.axis] * cut.inner, x, place);
     at += bytes;
   }
 }
@@ -79,9 +90,11 @@ void plan_split(PlanContext& ctx, const Node& node) {
     const int64_t bytes = sizes[i] * cut.inner;
     Shape out = in;
     out[cut.axis] = sizes[i];
-    if (ctx.wants(i)) {
+    if (ctx.wants(i) && !(cut.axis == in.rank() - 1 && bytes > 0 && ctx.view(i, 0, out, at / cut.inner))) {
       const Operand y = ctx.output(i, t, out);
-      if (bytes > 0) add_row_copy(ctx, cut.outer, bytes, in[cut.axis] * cut.inner, bytes, ctx.in(0).plus(at), y);
+      int64_t from = in[cut.axis] * cut.inner;
+      const Operand x = input_rows(ctx, 0, cut, from);
+      if (bytes > 0) add_row_copy(ctx, cut.outer, bytes, from, bytes, x.plus(at), y);
     }
     at += bytes;
   }

@@ -69,7 +69,8 @@ struct Problem {
   Image in, out;
   Geometry g;
   ConvWeights weights;
-  Operand x, bias, residual, y;  // channels last; x as it comes
+  Operand x, bias, residual, y;              // channels last; x as it comes
+  int64_t x_pixel, residual_pixel, y_pixel;  // elements from one pixel to the next
   Epilogue epilogue;
 
   double macs() const {
@@ -107,8 +108,9 @@ class Conv final : public Op {
       if (ctx.has_input(i) && ctx.dtype(i) != DType::f32) ctx.not_native("Conv is native for float32 only");
     if (ctx.shape(0).rank() > 5) ctx.not_native("more than three spatial axes");
     Problem p = problem(ctx);
-    const LayoutOutput out(ctx, p.out, DType::f32);
+    const LayoutOutput out(ctx, p.out, DType::f32, !is_depthwise(p.weights));
     p.y = out.y;
+    p.y_pixel = out.row;
     if (p.out.shape().elements() == 0) return;
     if (is_depthwise(p.weights))
       plan_depthwise(ctx, p);
@@ -151,14 +153,18 @@ class Conv final : public Op {
     p.g = geometry_of(attributes_, p.in, std::vector<int64_t>(w.begin() + 2, w.end()));
     p.out = output_image(p.g, p.in, w[0]);
     p.epilogue = epilogue_;
-    p.x = ctx.in(0);
+    // Only the depthwise kernels want dense pixels.
+    const bool rows = channels_last_ && !is_depthwise(p.weights);
+    p.x_pixel = p.in.channels;
+    p.residual_pixel = p.out.channels;
+    p.x = rows ? ctx.in_rows(0, p.x_pixel) : ctx.in(0);
     p.bias = ctx.in(2);
     check(!ctx.has_input(2) || ctx.shape(2) == Shape{w[0]}, "bias is ", ctx.has_input(2) ? ctx.shape(2) : Shape{},
           ", needed ", Shape{w[0]});
     if (ctx.has_input(3)) {
       check(ctx.shape(3) == p.out.shape(), "residual ", ctx.shape(3), " does not have the output's shape ",
             p.out.shape());
-      p.residual = channels_last_form(ctx, p.out, ctx.in(3), DType::f32);
+      p.residual = rows ? ctx.in_rows(3, p.residual_pixel) : channels_last_form(ctx, p.out, ctx.in(3), DType::f32);
     } else {
       p.residual = ctx.in(3);
     }
@@ -170,7 +176,10 @@ class Conv final : public Op {
     s.kernel = gemm_;
     s.m = p.out.batch * p.out.pixels();
     s.n = p.out.channels;
-    s.k = s.lda = p.in.channels;
+    s.k = p.in.channels;
+    s.lda = p.x_pixel;
+    s.ldc = p.y_pixel;
+    s.ld_residual = p.residual_pixel;
     s.epilogue = p.epilogue;
     const double cost = gemm_f32_prepare(s);
     const Operand x = channels_last_form(ctx, p.in, p.x, DType::f32), w = panels_.operand(ctx, 1, p.weights);
@@ -203,7 +212,7 @@ class Conv final : public Op {
     q.batch = p.in.batch;
     q.in_h = p.g.in[1], q.in_w = p.g.in[2], q.channels = p.in.channels;
     q.out_h = p.g.out[1], q.out_w = p.g.out[2], q.out_channels = p.out.channels;
-    q.x_pixel = q.channels, q.y_pixel = q.residual_pixel = q.out_channels;
+    q.x_pixel = p.x_pixel, q.y_pixel = p.y_pixel, q.residual_pixel = p.residual_pixel;
     q.pad_top = p.g.pad[1], q.pad_left = p.g.pad[2];
     q.has_bias = ctx.has_input(2);
     q.has_residual = ctx.has_input(3);
@@ -236,8 +245,11 @@ class Conv final : public Op {
     s.g = p.g;
     s.batch = p.in.batch;
     s.groups = p.weights.groups;
-    s.in_channels = s.pixel_floats = p.in.channels;
+    s.in_channels = p.in.channels;
+    s.pixel_floats = p.x_pixel;
     s.out_channels = p.out.channels;
+    s.y_pixel = p.y_pixel;
+    s.residual_pixel = p.residual_pixel;
     s.k = p.weights.in_per_group;
     s.kernel = gemm_;
     s.epilogue = p.epilogue;
@@ -255,10 +267,11 @@ class Conv final : public Op {
     pad.batch = p.in.batch;
     pad.channels = p.in.channels;
     pad.from_channel = p.in.channels_last ? 1 : p.in.pixels();
-    pad.from_pixel = p.in.channels_last ? p.in.channels : 1;
+    pad.from_pixel = p.in.channels_last ? p.x_pixel : 1;
     const Operand copy = ctx.scratch(static_cast<size_t>(pad.floats()) * 4);
     ctx.step("conv_pad_f32", conv_pad_step, pad, {p.x, copy}, ctx.parts_for(static_cast<double>(pad.floats()) / 4));
     s.k = p.g.kernel[2] * p.in.channels;
+    s.pixel_floats = p.in.channels;
     s.g.kernel[2] = 1;
     const int64_t extents[3] = {pad.depth(), pad.height(), pad.width()};
     for (int a = 0; a < 3; ++a) {

@@ -14,7 +14,8 @@ struct LayoutOutput {
   Operand final_y;  // the output
   Image image;
   DType dtype;
-  LayoutOutput(PlanContext&, const Image&, DType);
+  int64_t row;  // elements from one pixel of y to the next: the channels, or more if `rows` allows it
+  LayoutOutput(PlanContext&, const Image&, DType, bool rows = false);
   void finish(PlanContext&) const;  // appends the transpose back, if there is one
 };
 

@@ -53,13 +53,16 @@ class ConvTranspose final : public Op {
     s.kernel = gemm_;
     s.epilogue = epilogue_;
     const Image image = output_image(s.g, in, out_channels);
-    const LayoutOutput out(ctx, image, y_);
+    const LayoutOutput out(ctx, image, y_, !bf16_);
+    s.y_pixel = out.row;
     if (image.shape().elements() == 0) return;
     if (bf16_) {
       plan_bf16(ctx, s, in, out.y);
       return out.finish(ctx);
     }
-    const Operand x = channels_last_form(ctx, in, ctx.in(0), DType::f32), packed = panels_.operand(ctx, 1, w);
+    const Operand x =
+        channels_last_ ? ctx.in_rows(0, s.pixel_floats) : channels_last_form(ctx, in, ctx.in(0), DType::f32);
+    const Operand packed = panels_.operand(ctx, 1, w);
     const int parts = ctx.parts_for(conv_f32_prepare(s));
     const double macs =
         static_cast<double>(in.batch * in.pixels() * out_channels) * static_cast<double>(s.g.taps() * w.in_per_group);

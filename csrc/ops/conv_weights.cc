@@ -95,8 +95,9 @@ Operand channels_last_form(PlanContext& ctx, const Image& im, Operand x, DType d
   return y;
 }
 
-LayoutOutput::LayoutOutput(PlanContext& ctx, const Image& im, DType t) : image(im), dtype(t) {
-  final_y = y = ctx.output(0, t, im.shape());
+LayoutOutput::LayoutOutput(PlanContext& ctx, const Image& im, DType t, bool rows)
+    : image(im), dtype(t), row(im.channels) {
+  final_y = y = rows && im.channels_last ? ctx.output_rows(0, t, im.shape(), row) : ctx.output(0, t, im.shape());
   const int64_t elements = im.batch * im.channels * im.pixels();
   if (!im.channels_last && im.channels != 1 && im.pixels() != 1 && elements > 0)
     y = ctx.scratch(static_cast<size_t>(elements) * size_of(t));

@@ -84,6 +84,9 @@ class PlanContext {
   const Shape& shape(int i) const { return input(i).shape; }
   DType dtype(int i) const { return input(i).dtype; }
   virtual Operand in(int i) = 0;  // absent input: an operand that resolves to nullptr
+  // The input where it lies, its rows (along the last axis) `row` elements apart; in() would copy it if they are not
+  // dense.
+  virtual Operand in_rows(int i, int64_t& row) = 0;
   // The bytes, if already known while planning (constants, folded shape arithmetic), else nullptr.
   virtual const void* known(int i) const = 0;
   // The bytes; ends the segment if they are not known yet.
@@ -97,6 +100,12 @@ class PlanContext {
   virtual Operand output(int out, DType, const Shape&) = 0;
   // As output(), but may take over the storage of input i if this node is its last use and the bytes are equal.
   virtual Operand output_over(int out, DType, const Shape&, int i) = 0;
+  // As output(), but the rows may be `row` elements apart: a concatenation along the last axis has its inputs computed
+  // in place.
+  virtual Operand output_rows(int out, DType, const Shape&, int64_t& row) = 0;
+  // The output is `shape.back()` columns of input i's rows, from column `at` on, and shares their memory. false: it
+  // cannot (the caller copies).
+  virtual bool view(int out, int i, const Shape&, int64_t at) = 0;
   // The output is the input under another shape (and same-size type): no step, no copy.
   virtual void alias(int out, int i, DType, const Shape&) = 0;
   // The output's value is already known (Shape, Size, ...).

@@ -34,10 +34,13 @@ void plan_window(PlanContext& ctx, const Node& node, PoolStep q) {
   for (int64_t k : q.g.kernel) check_model(k >= 1, "kernel_shape has an extent of 0");
   const bool indices = ctx.wants(1);
   const PoolKernel kernel = choose(ctx, q, type, indices);
-  const Operand y = ctx.output(0, type, out.shape());
+  const bool rows = q.channels_last && !indices && select_pool(ctx.isa(), q, type).run;
+  q.x_pixel = q.y_pixel = in.channels;
+  const Operand x = rows ? ctx.in_rows(0, q.x_pixel) : ctx.in(0);
+  const Operand y = rows ? ctx.output_rows(0, type, out.shape(), q.y_pixel) : ctx.output(0, type, out.shape());
   const Operand index = indices ? ctx.output(1, DType::s64, out.shape()) : ctx.address(nullptr);
   if (out.shape().elements() == 0) return;
-  ctx.step(kernel.name, kernel.run, q, {ctx.in(0), y, index}, ctx.parts_for(cost_of(q)));
+  ctx.step(kernel.name, kernel.run, q, {x, y, index}, ctx.parts_for(cost_of(q)));
 }
 
 void plan_max(PlanContext& ctx, const Node& node) {

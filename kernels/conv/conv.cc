@@ -54,21 +54,22 @@ class Part {
     c0 = std::max(c0, begin);
     c1 = std::min(c1, begin + panel_cols(panels_, i));
     if (c0 >= c1) return;
-    const int64_t channel = group * panels_.n + c0, first = table_.pixels()[0] * p_.out_channels + channel;
+    const int64_t channel = group * panels_.n + c0, pixel = table_.pixels()[0];
     GemmTile t;
     t.a_tap = p_.block;
     t.rows = table_.rows();
     t.cols = c1 - c0;
     t.ldb = panel_width(panels_, i);
-    t.ldc = t.ld_residual = p_.out_channels;
+    t.ldc = p_.y_pixel;
+    t.ld_residual = p_.residual_pixel;
     t.bias = b_.bias ? b_.bias + channel : nullptr;
     t.epilogue = p_.epilogue;
     if (p_.transposed) {
-      for (int64_t r = 0; r < t.rows; ++r) c_rows_[r] = b_.y + table_.pixels()[r] * p_.out_channels + channel;
+      for (int64_t r = 0; r < t.rows; ++r) c_rows_[r] = b_.y + table_.pixels()[r] * p_.y_pixel + channel;
       t.c_rows = c_rows_;
     } else {
-      t.c = b_.y + first;
-      if (b_.residual) t.residual = b_.residual + first;
+      t.c = b_.y + pixel * p_.y_pixel + channel;
+      if (b_.residual) t.residual = b_.residual + pixel * p_.residual_pixel + channel;
     }
     const float* weights = b_.w + group * packed_floats(panels_) + panel_offset(panels_, i) +
                            table_.first_tap() * p_.k * t.ldb + (c0 - begin);
@@ -115,6 +116,8 @@ class Part {
 double conv_f32_prepare(ConvF32& p) {
   const int64_t pixels = p.batch * p.g.out_pixels();
   p.block = conv_block(p.g, p.kernel->mr);
+  if (p.y_pixel == 0) p.y_pixel = p.out_channels;
+  if (p.residual_pixel == 0) p.residual_pixel = p.out_channels;
   // With few pixels every core would stream all weights from memory.
   p.split_channels = !p.transposed && p.groups == 1 && p.g.out_pixels() <= 64 && pixels < 256 && p.out_channels >= 64;
   const double macs = static_cast<double>(p.transposed ? p.batch * p.g.in_pixels() : pixels) *
@@ -160,13 +163,14 @@ Status conv_pad_step(const void* params, void* const* args, int part, int parts)
     std::memset(y, 0, static_cast<size_t>(left) * 4);
     std::memset(y + left + middle, 0, static_cast<size_t>(row_floats - left - middle) * 4);
     const int64_t first = (d * g.in[1] + h) * g.in[2];
-    const float* from = x + n * g.in_pixels() * p.channels + first * p.from_pixel;
+    const bool last = p.from_channel == 1;
+    const float* from = x + n * g.in_pixels() * (last ? p.from_pixel : p.channels) + first * p.from_pixel;
     y += left;
-    if (p.from_channel == 1) {
+    if (last && p.from_pixel == p.channels) {
       std::memcpy(y, from, static_cast<size_t>(middle) * 4);
     } else {
       for (int64_t c = 0; c < p.channels; ++c)
-        for (int64_t w = 0; w < g.in[2]; ++w) y[w * p.channels + c] = from[c * p.from_channel + w];
+        for (int64_t w = 0; w < g.in[2]; ++w) y[w * p.channels + c] = from[c * p.from_channel + w * p.from_pixel];
     }
   }
   return Status::ok;

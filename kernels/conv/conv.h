@@ -22,6 +22,7 @@ struct ConvF32 {
   // Floats from one input pixel to the next, and contiguous floats of one tap. Both are in_channels and in_channels /
   // groups unless X is a padded copy (conv_pad_step), where one tap is a whole kernel row.
   int64_t pixel_floats = 0, k = 0;
+  int64_t y_pixel = 0, residual_pixel = 0;  // floats from one output pixel to the next; 0: out_channels
   bool split_channels = false;  // parts divide the output channels (small maps with large weights), else the pixels
   int64_t block = 0;            // rows of the table
   const GemmF32* kernel = nullptr;

@@ -92,8 +92,9 @@ struct GemmStep {
   GemmB b_form = GemmB::packed;
   bool split_rows = false;  // which way parts are cut: rows, or columns (then every core reads only its share of B)
   int64_t m = 0, n = 0, k = 0;
-  int64_t lda = 0;           // a row of A is k contiguous floats
-  int64_t b_k = 0, b_n = 0;  // strides of a dense B
+  int64_t lda = 0;                   // a row of A is k contiguous floats
+  int64_t ldc = 0, ld_residual = 0;  // 0: n; other only with batch_rank = 0
+  int64_t b_k = 0, b_n = 0;          // strides of a dense B
   int batch_rank = 0;
   int64_t batch[kGemmBatchRank] = {}, a_batch[kGemmBatchRank] = {}, b_batch[kGemmBatchRank] = {};  // strides in floats
   Epilogue epilogue;

@@ -45,7 +45,8 @@ class Product {
     GemmTile g;
     g.cols = panel_cols(panels_, i);
     g.k = p_.k;
-    g.ldc = g.ld_residual = p_.n;
+    g.ldc = ldc_;
+    g.ld_residual = ld_residual_;
     g.bias = x_.bias ? x_.bias + i * panels_.nr : nullptr;
     g.epilogue = p_.epilogue;
     bind_panel(g, i);
@@ -75,8 +76,8 @@ class Product {
     g.rows = end - begin;
     for (int64_t r = 0; r < g.rows; ++r) rows[r] = x_.a + (begin + r) * p_.lda;
     g.a = rows;
-    g.c = x_.c + begin * p_.n + i * panels_.nr;
-    g.residual = x_.residual ? x_.residual + begin * p_.n + i * panels_.nr : nullptr;
+    g.c = x_.c + begin * ldc_ + i * panels_.nr;
+    g.residual = x_.residual ? x_.residual + begin * ld_residual_ + i * panels_.nr : nullptr;
     // Cutting K keeps the panel in L2 for the next row tile. The sums wait in C, which therefore must not be R.
     const bool cut = p_.k > kDepth * 3 / 2 && g.rows > p_.kernel->mr && x_.residual != x_.c;
     const int64_t depth = cut ? kDepth : p_.k;
@@ -100,6 +101,7 @@ class Product {
   const GemmStep& p_;
   Matrices x_;
   GemmPanels panels_;
+  int64_t ldc_ = p_.ldc ? p_.ldc : p_.n, ld_residual_ = p_.ld_residual ? p_.ld_residual : p_.n;
   int64_t in_scratch_ = -1;
   bool more_ = false;
 };

@@ -18,7 +18,7 @@ FI_INLINE void pool_taps(const PoolStep& q, int64_t image, const int64_t* o, con
       const int64_t ih = o[1] * g.stride[1] - g.pad[1] + kh * g.dilation[1];
       int64_t iw = o[2] * g.stride[2] - g.pad[2] + in[2].begin * g.dilation[2];
       const int64_t row = ((image * g.in[0] + id) * g.in[1] + ih) * g.in[2];
-      for (int64_t kw = in[2].begin; kw < in[2].end; ++kw, iw += g.dilation[2]) f((row + iw) * q.channels);
+      for (int64_t kw = in[2].begin; kw < in[2].end; ++kw, iw += g.dilation[2]) f((row + iw) * q.x_pixel);
     }
 }
 
@@ -79,7 +79,7 @@ FI_INLINE Status pool_floats(const void* params, void* const* args, int part, in
   auto* y = static_cast<T*>(args[1]);
   pool_pixels(q, part, parts, [&](int64_t pixel, int64_t image, const int64_t* o, const Taps* in) {
     const VF divisor = set1(kAverage ? static_cast<float>(pool_count(q.g, o, in, q.count_include_pad)) : 1.f);
-    T* out = y + pixel * q.channels;
+    T* out = y + pixel * q.y_pixel;
     int64_t c = 0;
     for (; c + 4 * VF::W <= q.channels; c += 4 * VF::W) pool_block<R, 4>(q, x, out, image, o, in, c, VF::W, divisor);
     for (; c < q.channels; c += VF::W) {
@@ -106,7 +106,7 @@ FI_INLINE Status pool_max_bytes(const void* params, void* const* args, int part,
         const T* from = x + at + c;
         for (int64_t i = 0; i < n; ++i) acc[i] = acc[i] > from[i] ? acc[i] : from[i];
       });
-      std::memcpy(y + pixel * q.channels + c, acc, static_cast<size_t>(n) * sizeof(T));
+      std::memcpy(y + pixel * q.y_pixel + c, acc, static_cast<size_t>(n) * sizeof(T));
     }
   });
   return Status::ok;

@@ -21,6 +21,7 @@ enum class PoolKind : int32_t { max, average, lp };
 struct PoolStep {
   Geometry g;
   int64_t batch = 0, channels = 0;
+  int64_t x_pixel = 0, y_pixel = 0;  // elements from one pixel to the next; looked at by the vectorised kernels only
   PoolKind kind = PoolKind::max;
   bool count_include_pad = false;
   int64_t p = 2;
