@@ -89,6 +89,7 @@ class DynamicQuantizeLstm final : public Op {
     q.cell.cell = &rnn_cell(ctx.isa());
     q.depth = w_.depth;
     q.gemm = &gemm_;
+    q.quantize = &dynamic_quantize(ctx.isa());
     for (int d = 0; d < 2; ++d) q.weights[d] = weights_[d];
     set_extents(q.cell, x[0], x[1]);
     const int64_t D = w_.directions, H = r_.depth, B = x[1];

@@ -61,6 +61,7 @@ bool may_take_over(const Node& node, const TileProgramBuilder& program, std::spa
   return true;
 }
 
+bool is_byte(DType t) { return t == DType::u8 || t == DType::s8; }
 bool is_float(DType t) { return t == DType::f32 || t == DType::f16 || t == DType::bf16; }
 
 class Pointwise final : public Op {
@@ -91,15 +92,17 @@ class Pointwise final : public Op {
       program_.output(values[static_cast<size_t>(inputs + v)]);
     }
     program_.finish();
+    check_model(type_ == DType::f32 || is_byte(type_), "output_type is ", name_of(type_));
     std::iota(which_.begin(), which_.end(), 0);
   }
 
-  void plan(PlanContext& ctx) const override { plan_pointwise(ctx, node_, program_, which_, DType::f32); }
+  void plan(PlanContext& ctx) const override { plan_pointwise(ctx, node_, program_, which_, type_, true); }
 
  private:
   const Node& node_;
   TileProgramBuilder program_;
   std::vector<int> which_;
+  DType type_ = static_cast<DType>(node_.attributes.i("output_type", static_cast<int64_t>(DType::f32)));
 };
 
 }  // namespace
@@ -127,12 +130,13 @@ void add_pointwise(PlanContext& ctx, const TileProgramBuilder& program, std::spa
 }
 
 void plan_pointwise(PlanContext& ctx, const Node& node, const TileProgramBuilder& program, std::span<const int> which,
-                    DType type) {
+                    DType type, bool bytes) {
   PointwiseArg inputs[kTileInputs], outputs[kTileOutputs];
   Shape shape = which.empty() ? Shape{} : ctx.shape(which[0]);
   for (size_t k = 0; k < which.size(); ++k) {
     const Desc& d = ctx.input(which[k]);
-    const bool ok = program.input_is_bool[k] ? d.dtype == DType::boolean : is_float(d.dtype);
+    const bool ok =
+        program.input_is_bool[k] ? d.dtype == DType::boolean : is_float(d.dtype) || (bytes && is_byte(d.dtype));
     if (!ok) ctx.not_native(words("input ", which[k], " of type ", name_of(d.dtype), " in a pointwise program"));
     inputs[k] = {ctx.in(which[k]), d};
     shape = broadcast(shape, d.shape);

@@ -21,9 +21,9 @@ void add_pointwise(PlanContext& ctx, const TileProgramBuilder& program, std::spa
                    std::span<const PointwiseArg> outputs);
 
 // The whole node: program input k is node input which[k]; output j is node output j, its shape their broadcast, its
-// type bool or `type`.
+// type bool or `type`. bytes: inputs may be of 8 bits too.
 void plan_pointwise(PlanContext& ctx, const Node& node, const TileProgramBuilder& program, std::span<const int> which,
-                    DType type);
+                    DType type, bool bytes = false);
 
 // y = x through float32; types as add_pointwise takes them.
 void add_number_cast(PlanContext& ctx, const PointwiseArg& x, const PointwiseArg& y);

@@ -116,6 +116,7 @@ class QuantizedMatMulOp final : public Op {
       if (i >= 0 && ctx.has_input(i) && ctx.dtype(i) != DType::f32)
         ctx.not_native(words("scales of type ", name_of(ctx.dtype(i))));
     is(form_.bias, DType::f32, "the bias");
+    check_model(!given(ctx, form_.bias) || !given(ctx, form_.i.y_scale), "a float bias needs a float output");
     is(form_.i.int_bias, DType::s32, "the bias");
   }
 
@@ -162,14 +163,10 @@ class QuantizedMatMulOp final : public Op {
 
   Operand quantized_a(PlanContext& ctx, Operand& a_scale, Operand& a_zero) const {
     const int64_t n = ctx.input(form_.i.a).elements();
-    const int parts = ctx.parts_for(static_cast<double>(n) / 8);
-    const Operand ranges = ctx.scratch(static_cast<size_t>(parts) * 2 * sizeof(float));
     const Operand bytes = ctx.scratch(static_cast<size_t>(n));
     a_scale = ctx.scratch(sizeof(float));
     a_zero = ctx.scratch(1);
-    ctx.step("range", range_step, RangeStep{n}, {ctx.in(form_.i.a), ranges}, parts);
-    ctx.step("dynamic_quantize", dynamic_quantize_step, DynamicQuantizeStep{n, parts},
-             {ctx.in(form_.i.a), ranges, bytes, a_scale, a_zero}, parts);
+    add_dynamic_quantization(ctx, ctx.in(form_.i.a), n, bytes, a_scale, a_zero);
     return bytes;
   }
 
@@ -221,6 +218,7 @@ std::unique_ptr<Op> make_qmatmul(BuildContext& ctx) {
   const Attributes& attributes = ctx.node.attributes;
   QuantizedForm form;
   form.i = kFused;
+  form.bias = 14;
   form.trans_a = attributes.i("transA", 0) != 0;
   form.trans_b = attributes.i("transB", 0) != 0;
   form.alpha = attributes.f("alpha", 1);

@@ -1,11 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // QuantizeLinear, DequantizeLinear, DynamicQuantizeLinear and the QLinear forms of elementwise operators: programs of
 // kernels/pointwise, which convert small integers at their edges.
-#include <cmath>
-
 #include "csrc/ops/copy_step.h"
 #include "csrc/ops/pointwise_step.h"
-#include "csrc/ops/reduce_step.h"
+#include "csrc/ops/requantize.h"
 #include "kernels/softmax/softmax.h"
 
 namespace fi {
@@ -31,7 +29,7 @@ bool is_small(DType t) {
 
 // round(x / scale) + zero. zero −1: none.
 int quantized(Builder& b, int x, int scale, int zero) {
-  return b.op("_quantize", x, scale, zero < 0 ? b.immediate(0) : zero);
+  return b.op("quantize", x, scale, zero < 0 ? b.immediate(0) : zero);
 }
 int dequantized(Builder& b, int x, int scale, int zero) {
   return b.op("mul", zero < 0 ? x : b.op("sub", x, zero), scale);
@@ -100,31 +98,12 @@ void plan_linear(PlanContext& ctx, const Node& node) {
                 std::span<const PointwiseArg>(&y, 1));
 }
 
-// args: minimum, maximum → scale, zero point.
-Status dynamic_parameters(const void*, void* const* args, int, int) {
-  const float low = std::fmin(0.f, *static_cast<const float*>(args[0]));
-  const float high = std::fmax(0.f, *static_cast<const float*>(args[1]));
-  const float scale = (high == low ? 1.f : high - low) / 255.f;
-  *static_cast<float*>(args[2]) = scale;
-  *static_cast<uint8_t*>(args[3]) =
-      static_cast<uint8_t>(std::nearbyint(std::fmin(255.f, std::fmax(0.f, -low / scale))));
-  return Status::ok;
-}
-
 void plan_dynamic(PlanContext& ctx, const Node&) {
   const Desc x = ctx.input(0);
   check(x.dtype == DType::f32, "DynamicQuantizeLinear of ", x, "; needed: float32");
-  bool all[kMaxRank];
-  std::fill(std::begin(all), std::end(all), true);
-  const Operand low = ctx.scratch(4), high = ctx.scratch(4), in = ctx.in(0);
-  const PointwiseArg y{ctx.output(0, DType::u8, x.shape), {DType::u8, x.shape}};
-  const PointwiseArg scale{ctx.output(1, DType::f32, Shape{}), {DType::f32, Shape{}}};
-  const PointwiseArg zero{ctx.output(2, DType::u8, Shape{}), {DType::u8, Shape{}}};
-  add_reduction(ctx, Fold::min, Finish::none, x.shape, all, in, low, DType::f32);
-  add_reduction(ctx, Fold::max, Finish::none, x.shape, all, in, high, DType::f32);
-  ctx.step("dynamic_quantize", dynamic_parameters, char{}, {low, high, scale.data, zero.data});
-  const PointwiseArg args[] = {{in, x}, scale, zero};
-  add_pointwise(ctx, linear_program(true, true), args, std::span<const PointwiseArg>(&y, 1));
+  const Operand y = ctx.output(0, DType::u8, x.shape);
+  add_dynamic_quantization(ctx, ctx.in(0), x.elements(), y, ctx.output(1, DType::f32, Shape{}),
+                           ctx.output(2, DType::u8, Shape{}));
 }
 
 // The QLinear elementwise operators: dequantize, compute, quantize in one program.

@@ -73,6 +73,14 @@ bool b_has_zero(PlanContext& ctx, const QuantizedInputs& i) {
                                [&](uint8_t v) { return v == (is_signed ? 0 : 128); });
 }
 
+void add_dynamic_quantization(PlanContext& ctx, Operand x, int64_t n, Operand y, Operand scale, Operand zero) {
+  const int parts = ctx.parts_for(static_cast<double>(n) / 8);
+  const DynamicQuantizeKernel& kernel = dynamic_quantize(ctx.isa());
+  const Operand ranges = ctx.scratch(static_cast<size_t>(parts) * 2 * sizeof(float));
+  ctx.step("range", kernel.range, RangeStep{n}, {x, ranges}, parts);
+  ctx.step("dynamic_quantize", kernel.quantize, DynamicQuantizeStep{n, parts}, {x, ranges, y, scale, zero}, parts);
+}
+
 Quantization::Quantization(BuildContext& ctx, const QuantizedInputs& inputs) : i_(inputs) {
   constant_ = ctx.constant_desc(i_.b) != nullptr;  // else the number of columns may differ between plans
   for (int i : {i_.a_scale, i_.a_zero, i_.b_scale, i_.b_zero, i_.y_scale, i_.c_scale})

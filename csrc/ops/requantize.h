@@ -36,6 +36,9 @@ Requantize read_requantize(PlanContext&, const Node&, const QuantizedInputs&, Qu
 // True unless B's zero point is known to be 0 in the kernel's form: it costs a sum over each row of A.
 bool b_has_zero(PlanContext&, const QuantizedInputs&);
 
+// DynamicQuantizeLinear of n floats: bytes, scale and zero point.
+void add_dynamic_quantization(PlanContext&, Operand x, int64_t n, Operand y, Operand scale, Operand zero);
+
 struct QuantizedScales {
   Operand a_zero, b_zero, row, column;
 };

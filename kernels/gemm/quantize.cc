@@ -1,9 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/gemm/quantize.h"
 
-#include <algorithm>
-#include <cmath>
-
 namespace fi {
 namespace {
 
@@ -33,53 +30,23 @@ Status quantization_step(const void* params, void* const* args, int, int) {
   return Status::ok;
 }
 
-Status range_step(const void* params, void* const* args, int part, int parts) {
-  const auto& p = *static_cast<const RangeStep*>(params);
-  const auto [begin, end] = part_of(p.elements, part, parts);
-  const float* x = static_cast<const float*>(args[0]);
-  constexpr int kLanes = 16;  // independent lanes, so that the loop becomes minps and maxps
-  float lo[kLanes] = {}, hi[kLanes] = {};
-  int64_t i = begin;
-  for (; i + kLanes <= end; i += kLanes)
-    for (int j = 0; j < kLanes; ++j) {
-      lo[j] = x[i + j] < lo[j] ? x[i + j] : lo[j];
-      hi[j] = x[i + j] > hi[j] ? x[i + j] : hi[j];
-    }
-  for (; i < end; ++i) {
-    lo[0] = std::min(lo[0], x[i]);
-    hi[0] = std::max(hi[0], x[i]);
+#define FI_KERNEL(isa)                                               \
+  namespace isa {                                                    \
+  Status range_step(const void*, void* const*, int, int);            \
+  Status dynamic_quantize_step(const void*, void* const*, int, int); \
   }
-  float* out = static_cast<float*>(args[1]) + 2 * part;
-  out[0] = *std::min_element(lo, lo + kLanes);
-  out[1] = *std::max_element(hi, hi + kLanes);
-  return Status::ok;
-}
+#include "kernels/gemm/kernels_quantize.inc"
+#undef FI_KERNEL
 
-Status dynamic_quantize_step(const void* params, void* const* args, int part, int parts) {
-  const auto& p = *static_cast<const DynamicQuantizeStep*>(params);
-  const float* ranges = static_cast<const float*>(args[1]);
-  float lo = 0, hi = 0;
-  for (int i = 0; i < p.ranges; ++i) {
-    lo = std::min(lo, ranges[2 * i]);
-    hi = std::max(hi, ranges[2 * i + 1]);
-  }
-  const float scale = hi == lo ? 1.f : (hi - lo) / 255.f;
-  const float zero = std::nearbyint(std::clamp(-lo / scale, 0.f, 255.f));
-  if (part == 0) {
-    *static_cast<float*>(args[3]) = scale;
-    *static_cast<uint8_t*>(args[4]) = static_cast<uint8_t>(zero);
-  }
-  const auto [begin, end] = part_of(p.elements, part, parts, 64);
-  const float* x = static_cast<const float*>(args[0]);
-  uint8_t* y = static_cast<uint8_t*>(args[2]);
-  for (int64_t i = begin; i < end; ++i) {
-    // Adding and taking off 1.5 * 2^23 rounds half to even, after the clamp that keeps it exact. NaN becomes 0.
-    const float q = x[i] / scale;
-    const float bounded = q > -512.f ? (q < 512.f ? q : 512.f) : -512.f;
-    const float rounded = (bounded + 12582912.f) - 12582912.f + zero;
-    y[i] = static_cast<uint8_t>(static_cast<int32_t>(rounded > 0.f ? (rounded < 255.f ? rounded : 255.f) : 0.f));
-  }
-  return Status::ok;
+const DynamicQuantizeKernel& dynamic_quantize(Isa isa) {
+  static const DynamicQuantizeKernel rows[] = {
+#define FI_KERNEL(isa) {Isa::isa, &isa::range_step, &isa::dynamic_quantize_step},
+#include "kernels/gemm/kernels_quantize.inc"
+#undef FI_KERNEL
+  };
+  const DynamicQuantizeKernel* row = rows;
+  while (row->isa > isa) ++row;
+  return *row;
 }
 
 }  // namespace fi

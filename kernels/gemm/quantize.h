@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "csrc/base/cpu.h"
 #include "csrc/base/step.h"
 #include "kernels/gemm/gemm_u8s8.h"
 
@@ -22,17 +23,20 @@ struct QuantizationStep {
 };
 Status quantization_step(const void* params, void* const* args, int part, int parts);
 
-// Smallest and largest of 0 and the elements: args: X, float [2 * parts].
+// Smallest and largest of 0 and the elements (NaN counts as neither): args: X, float [2 * parts].
 struct RangeStep {
   int64_t elements = 0;
 };
-Status range_step(const void* params, void* const* args, int part, int parts);
-
-// DynamicQuantizeLinear with the ranges that `ranges` parts of range_step found: args: X, ranges, Y u8, scale, zero u8.
+// DynamicQuantizeLinear with the ranges that `ranges` parts of the range step found: args: X, ranges, Y u8, scale, zero
+// u8. NaN becomes 0.
 struct DynamicQuantizeStep {
   int64_t elements = 0;
   int ranges = 0;
 };
-Status dynamic_quantize_step(const void* params, void* const* args, int part, int parts);
+struct DynamicQuantizeKernel {
+  Isa isa;
+  StepFn range, quantize;
+};
+const DynamicQuantizeKernel& dynamic_quantize(Isa);
 
 }  // namespace fi

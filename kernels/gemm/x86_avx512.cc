@@ -2,6 +2,7 @@
 #include "kernels/gemm/generic.h"
 #include "kernels/gemm/generic_bf16.h"
 #include "kernels/gemm/generic_nbits.h"
+#include "kernels/gemm/generic_quantize.h"
 #include "kernels/gemm/generic_u8s8.h"
 
 namespace fi::FI_ISA {

@@ -77,10 +77,10 @@ class Direction {
     uint8_t a_zero = 0;
     const RangeStep find{m * k};
     void* const find_args[] = {const_cast<float*>(a), range};
-    range_step(&find, find_args, 0, 1);
+    q_.quantize->range(&find, find_args, 0, 1);
     const DynamicQuantizeStep quantize{m * k, 1};
     void* const quantize_args[] = {const_cast<float*>(a), range, memory_ + at_.bytes, &a_scale, &a_zero};
-    dynamic_quantize_step(&quantize, quantize_args, 0, 1);
+    q_.quantize->quantize(&quantize, quantize_args, 0, 1);
     float* column_scale = floats(at_.column_scale);
     for (int64_t n = 0; n < columns_; ++n) column_scale[n] = a_scale * scale[n];
     int32_t za = a_zero;

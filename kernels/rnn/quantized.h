@@ -4,6 +4,7 @@
 // and rescaled. Gates, activations and states are float32.
 #pragma once
 #include "kernels/gemm/gemm_u8s8.h"
+#include "kernels/gemm/quantize.h"
 #include "kernels/rnn/rnn.h"
 
 namespace fi {
@@ -20,6 +21,7 @@ struct QuantizedLstm {
   RnnProblem cell;  // layout 0: X is [steps, batch, depth]
   int64_t depth = 0;
   const GemmU8S8* gemm = nullptr;
+  const DynamicQuantizeKernel* quantize = nullptr;
   QuantizedLstmWeights weights[2];
 };
 

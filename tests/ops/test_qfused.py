@@ -173,3 +173,29 @@ def test_refused(change, words):
     model = node_model("QConv", inputs, domain="fastinfer", constants=constants, channels_last=1)
     with pytest.raises(FastinferError, match=words):
         build(model).run({"x0": inputs[0], "x9": inputs[9]})
+
+
+def test_float_bias():
+    rng = np.random.default_rng(5)
+    a, b = bits(rng, np.uint8, 9, 40), bits(rng, np.int8, 40, 70)
+    sa, za, sb, bias = F(0.02), np.uint8(77), rng.uniform(0.01, 0.03, 70).astype(F), rng.standard_normal(70).astype(F)
+    want = (np.matmul(a.astype(np.int64) - 77, b.astype(np.int64)) * (sa * sb).astype(np.float64) + bias).astype(F)
+    inputs = [a, sa, za, b, sb, np.zeros(70, np.int8), *[None] * 8, bias]
+    for constants in ((3, 4, 5, 14), (1, 2, 3, 4, 5, 14), ()):  # dynamic, static, nothing known
+        check_node("QMatMul", inputs, expected=[want], domain="fastinfer", constants=constants, atol=1e-4)
+
+
+@pytest.mark.parametrize("out", [np.uint8, np.int8])
+@pytest.mark.parametrize("n", [1, 15, 64, 1000])
+def test_pointwise_on_bytes(out, n):
+    from onnx import TensorProto
+
+    rng = np.random.default_rng(n)
+    x, z = bits(rng, np.uint8, 3, n), bits(rng, np.int8, 3, n)
+    v = (x.astype(F) - F(3)) * F(0.5) + z.astype(F)
+    info = np.iinfo(out)
+    want = np.clip(np.rint(v / F(0.25)) + F(7), info.min, info.max).astype(out)
+    inputs = [x, z, F(3), F(0.5), F(0.25), F(7)]
+    kind = TensorProto.UINT8 if out == np.uint8 else TensorProto.INT8
+    check_node("Pointwise", inputs, expected=[want], domain="fastinfer", ops=["sub", "mul", "add", "quantize"], outputs=[3],
+               args=[0, 2, -1, 6, 3, -1, 7, 1, -1, 8, 4, 5], output_type=kind)  # fmt: skip

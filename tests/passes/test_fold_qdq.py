@@ -12,6 +12,7 @@ from fastinfer.passes.channels_last import channels_last
 from fastinfer.passes.fold_qdq import fold_qdq
 from fastinfer.passes.fuse_conv import fuse_conv
 from fastinfer.passes.fuse_matmul import fuse_matmul
+from fastinfer.passes.fuse_pointwise import fuse_pointwise
 
 from .graphs import check, counts, parse
 
@@ -174,3 +175,19 @@ def test_tables_are_gathered_as_bytes_and_other_weights_become_float() -> None:
     text = "d = DequantizeLinear(table, s, z) g = Gather(d, i) n = DequantizeLinear(v, s, z) y = Mul(g, n)"
     model = model_of(text, inputs, "float", table=whole(S, 4, 5), v=whole(S, 5), s=F(0.1), z=S(-3))
     assert check(model, fold_qdq, inputs) == {"Gather": 1, "DequantizeLinear": 1, "Mul": 1}
+
+
+def test_elementwise_operators_between_bytes_are_one_program() -> None:
+    inputs = {"x": whole(U, 5, 40), "z": whole(S, 5, 40, seed=2)}
+    text = """d = DequantizeLinear(x, xs, xz) e = DequantizeLinear(z, zs, zz) s = Add(d, e) g = Sigmoid(s)
+        y = QuantizeLinear(g, ys, yz)"""
+    model = model_of(text, inputs, "int8", xs=F(0.02), xz=U(7), zs=F(0.03), zz=S(-128), ys=F(1 / 256), yz=S(-100))
+    assert steps(model, inputs, fold_qdq, fuse_pointwise) == {"fastinfer.Pointwise": 1}
+
+
+def test_every_reader_dequantizes_for_itself() -> None:
+    inputs = {"x": whole(U, 5, 40)}
+    text = "d = DequantizeLinear(x, xs, xz) s = Sin(d) t = Softmax(d) y = Add(s, t)"
+    model = model_of(text, inputs, "float", xs=F(0.02), xz=U(0))
+    found = steps(model, inputs, fold_qdq, fuse_pointwise, scale=1e-5)
+    assert found == {"fastinfer.Pointwise": 1, "DequantizeLinear": 1, "Softmax": 1}

@@ -21,6 +21,7 @@ from .fold_qdq import fold_qdq
 from .fuse_attention import fuse_attention
 from .fuse_conv import fuse_conv
 from .fuse_matmul import fuse_matmul, unflatten_matmul
+from .fuse_matmul_integer import fuse_matmul_integer
 from .fuse_pointwise import fuse_pointwise
 from .fuse_skip_norm import fuse_skip_norm
 from .gather_rows import gather_rows
@@ -70,6 +71,7 @@ PIPELINE: list[Pass] = [
     fuse_skip_norm,
     channels_last,
     fold_qdq,
+    fuse_matmul_integer,
     merge_movements,
     gather_rows,
     eliminate_identity,

@@ -26,7 +26,8 @@ def fold_qdq(model: ir.Model) -> bool:
     changed = P.rewrite(model, lambda node: _move(shapes, node))
     changed |= P.rewrite(model, lambda node: _fold_quantize(shapes, node))
     changed |= P.rewrite(model, lambda node: _fold_real(shapes, node))
-    return P.rewrite(model, _fold_constant) or changed
+    changed |= P.rewrite(model, _fold_constant)
+    return P.rewrite(model, lambda node: _separate(shapes, node)) or changed
 
 
 def _fold_quantize(s: Shapes, node: ir.Node) -> bool:
@@ -275,6 +276,18 @@ def _fold_constant(node: ir.Node) -> bool:
         wide
     )
     return P.replace(out, P.new_constant(node, real.astype(np.float32).reshape(q.shape), out.name))
+
+
+def _separate(s: Shapes, node: ir.Node) -> bool:
+    """Every reader of a dequantized value dequantizes for itself: bytes are cheaper to read than floats"""
+    out = node.outputs[0] if node.outputs else None
+    if out is None or out.is_graph_output() or Q.by_one_scale(out) is None or len(out.uses()) < 2:
+        return False
+    for use in list(out.uses())[1:]:
+        own = P.emit(node, "DequantizeLinear", list(node.inputs), dict(node.attributes), like=out).outputs[0]
+        s.alias(own, out)
+        use.node.replace_input_with(use.idx, own)
+    return True
 
 
 def _gather(node: ir.Node, gathers: list[ir.Node]) -> bool:

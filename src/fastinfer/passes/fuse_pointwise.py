@@ -63,7 +63,7 @@ def _fuse_graph(s: Shapes, graph: ir.Graph) -> bool:
 def _reading_group(node: ir.Node, dims: Dims, group_of: dict[ir.Node, _Group]) -> _Group | None:
     """The group that holds all readers of `node`, if it has the same shape and room."""
     value = node.outputs[0]
-    if value.is_graph_output():
+    if value.is_graph_output() or node.op_type == "QuantizeLinear":  # bytes saturate: where a program ends
         return None
     readers = {group_of.get(reader) for reader in value.consumers()}
     if len(readers) != 1:
@@ -79,6 +79,8 @@ def _emit(s: Shapes, group: _Group) -> bool:
     for node in reversed(group.nodes):
         program.add(node)
     attributes = program.attributes([out])
+    if root.op_type == "QuantizeLinear":
+        attributes["output_type"] = int(out.dtype)  # type: ignore[arg-type]
     if len(program.inputs) > MAX_INPUTS or len(program.ops) > MAX_OPS or program.live() > MAX_LIVE or not program.ops:
         return False
     fused = P.emit(root, "Pointwise", program.inputs, attributes, domain=P.DOMAIN, like=out)

@@ -122,7 +122,8 @@ def _q_matmul(b: Body) -> Sequence[ir.Value]:
     w = _swap(b, w, b.rank(3)) if b.attr("transB", 0) else w
     y, bias, alpha = b.op("MatMul", x, w), _real_bias(b, b.operand(4)), b.attr("alpha", 1.0)
     y = y if bias is None else b.op("Add", y, bias)
-    return [_quantized(b, y if alpha == 1.0 else b.op("Mul", y, b.const(alpha)))]
+    y = y if alpha == 1.0 else b.op("Mul", y, b.const(alpha))
+    return [_quantized(b, y if b.input(14) is None else b.op("Add", y, b.operand(14)))]
 
 
 def _skip_layer_norm(b: Body) -> Sequence[ir.Value]:

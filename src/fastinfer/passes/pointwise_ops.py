@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import onnx_ir as ir
 
 from .body import Body, gelu, gelu_tanh
+from .quantized import BYTES
 
 Expand = Callable[..., ir.Value]
 
@@ -77,22 +78,41 @@ OPS: dict[str, tuple[int, Expand]] = {
     "not": (1, _op("Not")),
     "and": (2, _op("And")),
     "or": (2, _op("Or")),
+    # Rounded, not saturated: that is done where the result leaves as bytes (attribute output_type).
+    "quantize": (3, lambda b, x, scale, zero: b.op("Add", b.op("Round", b.op("Div", x, scale)), zero)),
 }
 BOOLEAN = {"less", "less_equal", "greater", "greater_equal", "equal", "not", "and", "or"}
 
 
 def body(b: Body) -> Sequence[ir.Value]:
     """The straight-line program; every result is broadcast to the common shape of the inputs."""
-    values = [b.operand(i) for i in range(len(b.inputs))]
+    values = [_real(b, i) for i in range(len(b.inputs))]
     ops, args = list(b.attr("ops")), list(b.attr("args"))
     for i, name in enumerate(ops):
         arity, expand = OPS[name]
         values.append(expand(b, *(values[k] for k in args[3 * i : 3 * i + arity])))
-    outputs = [values[len(b.inputs) + k] for k in b.attr("outputs")]
+    outputs = [_leaving(b, values[len(b.inputs) + k]) for k in b.attr("outputs")]
     if len(b.inputs) < 2 or len(outputs) < 2 and ops and _reaches_all(b, args, len(ops)):
         return outputs
     shape = b.op("Shape", _common(b))
     return [b.op("Expand", y, shape) for y in outputs]
+
+
+def _real(b: Body, i: int) -> ir.Value:
+    """Input i, bytes as floats."""
+    value = b.operand(i)
+    given = b.node.inputs[i]
+    is_byte = given is not None and given.dtype in BYTES
+    return b.op("Cast", value, to=ir.DataType.FLOAT) if is_byte else value
+
+
+def _leaving(b: Body, y: ir.Value) -> ir.Value:
+    """The result, saturated to bytes where the node says so."""
+    dtype = ir.DataType(b.attr("output_type", ir.DataType.FLOAT))
+    if dtype not in BYTES:
+        return y
+    low, high = BYTES[dtype]
+    return b.op("Cast", b.op("Clip", y, b.const(low), b.const(high)), to=dtype)
 
 
 def _reaches_all(b: Body, args: Sequence[int], length: int) -> bool:

@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from . import pattern as P
+from . import quantized as Q
 from .algebra import clip_bounds
 
 # One-to-one: ONNX operator → program operation
@@ -81,6 +82,10 @@ def is_translatable(node: ir.Node) -> bool:
     if node.domain or len(node.outputs) != 1 or not node.inputs:
         return False
     op = node.op_type
+    if op == "DequantizeLinear":
+        return Q.by_one_scale(node.outputs[0]) is not None
+    if op == "QuantizeLinear":
+        return Q.quantizer(node) is not None
     if op not in DIRECT and op not in _TRANSLATE:
         return False
     kinds = [None if v is None else v.dtype for v in node.inputs]
@@ -100,7 +105,16 @@ def is_translatable(node: ir.Node) -> bool:
     return node.outputs[0].dtype == (bools if op in _COMPARISONS else floats)
 
 
-_COSTS = {"PRelu": (4, 0), "Pow": (2, 0), "IsNaN": (2, 0), "HardSigmoid": (1, 2), "Clip": (1, 2), "Cast": (1, 2)}
+_COSTS = {
+    "DequantizeLinear": (2, 2),
+    "QuantizeLinear": (1, 2),
+    "PRelu": (4, 0),
+    "Pow": (2, 0),
+    "IsNaN": (2, 0),
+    "HardSigmoid": (1, 2),
+    "Clip": (1, 2),
+    "Cast": (1, 2),
+}
 
 
 def cost(node: ir.Node) -> tuple[int, int]:
@@ -176,6 +190,20 @@ def _is_nan(p: Program, node: ir.Node) -> object:
     return p.op("not", p.op("equal", x, x))
 
 
+def _dequantize(p: Program, node: ir.Node) -> object:
+    found = Q.by_one_scale(node.outputs[0])
+    assert found is not None
+    x, zero = p.operand(found[0]), float(found[1].zeros[0])
+    return p.op("mul", p.op("sub", x, p.number(zero)) if zero else x, p.number(float(found[1].scales[0])))
+
+
+def _quantize(p: Program, node: ir.Node) -> object:
+    params = Q.quantizer(node)
+    assert params is not None
+    numbers = p.number(float(params.scales[0])), p.number(float(params.zeros[0]))
+    return p.op("quantize", p.operand(node.inputs[0]), *numbers)
+
+
 def _cast(p: Program, node: ir.Node) -> object:
     return p.op("where", p.operand(node.inputs[0]), p.number(1.0), p.number(0.0))
 
@@ -194,4 +222,6 @@ _TRANSLATE: dict[str, Translate] = {
     "PRelu": _prelu,
     "IsNaN": _is_nan,
     "Cast": _cast,
+    "DequantizeLinear": _dequantize,
+    "QuantizeLinear": _quantize,
 }
