@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import ml_dtypes  # noqa: F401  numpy then knows bfloat16
 import numpy as np
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
@@ -75,12 +76,13 @@ def last(op: str, *inputs: T | None, outputs: int = 1, **attributes: Any) -> Cas
     return Case(op, inputs, {**attributes, "channels_last": 1}, "fastinfer", outputs)
 
 
-def conv(size: int, channels: int, out: int, kernel: int = 3, stride: int = 1, *, group: int = 1, **more: Any) -> Case:
-    """A convolution of one square map, padded to keep its size (divided by the stride), with bias."""
+def conv(size: int, channels: int, out: int, kernel: int = 3, stride: int = 1, *, group: int = 1,
+         dtype: str = "float32", **more: Any) -> Case:  # fmt: skip
+    """A convolution of one square map of `dtype`, padded to keep its size (divided by the stride), with bias."""
     pad = more.get("dilations", [1])[0] * (kernel - 1) // 2
     weights = W(out, channels // group, kernel, kernel)
     window = {"kernel_shape": [kernel] * 2, "strides": [stride] * 2, "pads": [pad] * 4, "group": group}
-    return last("Conv", T((1, size, size, channels)), weights, W(out), **window, **more)
+    return last("Conv", T((1, size, size, channels), dtype), weights, W(out), **window, **more)
 
 
 def node_model(

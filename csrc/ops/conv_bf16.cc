@@ -17,6 +17,9 @@ namespace {
 // Below this many input channels a kernel row of a padded copy is one tap, as in the float32 form.
 constexpr int64_t kFewChannels = 16;
 
+// On Zen 5, one core, effective GFLOP/s against the direct form: 16 channels 190 : 228, 32 398 : 351, 64 706 : 450.
+constexpr int64_t kWinogradChannels = 24;
+
 class ConvBF16Op final : public Op {
  public:
   ConvBF16Op(BuildContext& b, const Shape& w)
@@ -202,7 +205,8 @@ class ConvBF16Op final : public Op {
   // A 3x3 window at stride 1 with enough channels to pay for the transforms. Never looks at the map or the batch.
   static bool fits_winograd(const ConvWeights& w, int rank) {
     return rank == 4 && w.groups == 1 && w.kernel[1] == 3 && w.kernel[2] == 3 && w.stride[1] == 1 && w.stride[2] == 1 &&
-           w.dilation[1] == 1 && w.dilation[2] == 1 && w.in_per_group >= 16 && w.out_per_group >= 16;
+           w.dilation[1] == 1 && w.dilation[2] == 1 && w.in_per_group >= kWinogradChannels &&
+           w.out_per_group >= kWinogradChannels;
   }
   // Whether a kernel row is one tap of a padded copy.
   bool merges_width(const ConvWeights& w) const {

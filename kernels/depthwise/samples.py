@@ -16,6 +16,8 @@ def _bytes(size: int, channels: int, stride: int) -> Case:
     return Case("QLinearConv", inputs, window)
 
 
+_BF16 = {"dtype": "bfloat16", "precision": "bf16", "output_dtype": "bf16"}
+
 CASES = {
     "mobilenet_112_s1": conv(112, 32, 32, group=32),
     "mobilenet_112_s2": conv(112, 96, 96, 3, 2, group=96),
@@ -26,6 +28,12 @@ CASES = {
     "convnext_56_7x7": conv(56, 96, 96, 7, group=96),
     "convnext_14_7x7": conv(14, 384, 384, 7, group=384),
     "dilated_28": conv(28, 96, 96, group=96, dilations=[2, 2]),
+    "bf16_mobilenet_112_s1": conv(112, 32, 32, group=32, **_BF16),
+    "bf16_mobilenet_112_s2": conv(112, 96, 96, 3, 2, group=96, **_BF16),
+    "bf16_efficientnet_28_5x5": conv(28, 240, 240, 5, group=240, **_BF16),
+    "bf16_efficientnet_28_5x5_s2": conv(28, 240, 240, 5, 2, group=240, **_BF16),
+    "bf16_convnext_56_7x7": conv(56, 96, 96, 7, group=96, **_BF16),
+    "bf16_dilated_28": conv(28, 96, 96, group=96, dilations=[2, 2], **_BF16),
     "bytes_mobilenet_28": _bytes(28, 192, 1),
     "bytes_mobilenet_112_s2": _bytes(112, 96, 2),
 }

@@ -11,6 +11,8 @@ CASES = {
     "unet_max_256": last("MaxPool", T((1, 256, 256, 32)), **_2X2),
     "yolo_max_20": last("MaxPool", T((1, 20, 20, 128)), kernel_shape=[5, 5], pads=[2, 2, 2, 2]),
     "average_56": last("AveragePool", T((1, 56, 56, 128)), **_2X2),
+    "bf16_max_112": last("MaxPool", T((1, 112, 112, 64), "bfloat16"), **_3X3),
+    "bf16_average_56": last("AveragePool", T((1, 56, 56, 128), "bfloat16"), **_2X2),
     "u8_max_112": last("MaxPool", T((1, 112, 112, 64), "uint8"), **_3X3),
     "s8_max_112": last("MaxPool", T((1, 112, 112, 64), "int8"), **_3X3),
     "global_average_7": last("GlobalAveragePool", T((1, 7, 7, 2048))),

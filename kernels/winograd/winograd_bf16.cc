@@ -3,6 +3,7 @@
 #include "kernels/winograd/winograd_bf16.h"
 
 #include <algorithm>
+#include <cstring>
 #include <vector>
 
 namespace fi {
@@ -69,7 +70,9 @@ class Part {
         panels_(winograd_bf16_panels(q.channels, q.out_channels)),
         block_(reinterpret_cast<float*>(scratch)),
         v_(reinterpret_cast<uint16_t*>(block_ + kWinogradBF16Points * q.block_plane)),
-        rows_(reinterpret_cast<const uint16_t**>(v_ + kWinogradBF16Points * q.v_plane)) {
+        rows_(reinterpret_cast<const uint16_t**>(v_ + kWinogradBF16Points * q.v_plane)),
+        zeros_(reinterpret_cast<char*>(rows_ + q.group)) {
+    std::memset(zeros_, 0, static_cast<size_t>(q.channels) * 4);
     for (int64_t t = 0; t < q.group; ++t) rows_[t] = v_ + t * q.v_row;
   }
 
@@ -102,7 +105,7 @@ class Part {
       for (int j = 0; j < 4; ++j) {
         const int64_t y = a.top - q_.pad_top + i, z = a.left - q_.pad_left + j;
         const bool inside = y >= 0 && y < q_.in_h && z >= 0 && z < q_.in_w;
-        pixels[i * 4 + j] = inside ? x + ((a.image * q_.in_h + y) * q_.in_w + z) * pixel : nullptr;
+        pixels[i * 4 + j] = inside ? x + ((a.image * q_.in_h + y) * q_.in_w + z) * pixel : zeros_;
       }
     q_.kernel->input(pixels, q_.x_bf16, q_.channels, v, q_.v_plane);
   }
@@ -149,6 +152,7 @@ class Part {
   float* block_;
   uint16_t* v_;
   const uint16_t** rows_;
+  char* zeros_;  // a pixel of the padding
 };
 
 }  // namespace
@@ -168,7 +172,8 @@ size_t winograd_bf16_prepare(WinogradBF16Problem& q, int parts) {
   q.group = round_up((share + groups - 1) / std::max<int64_t>(groups, 1), mr);
   q.v_plane = q.group * q.v_row;
   q.block_plane = q.group * kBF16Panel + 16;
-  q.scratch_part = round_up(kWinogradBF16Points * (q.v_plane * 2 + q.block_plane * 4) + q.group * 8, 128);
+  q.scratch_part =
+      round_up(kWinogradBF16Points * (q.v_plane * 2 + q.block_plane * 4) + q.group * 8 + q.channels * 4, 128);
   return static_cast<size_t>(parts * q.scratch_part);
 }
 

@@ -17,7 +17,7 @@ constexpr int kWinogradBF16Points = 16;
 struct WinogradBF16 {
   const char* name;
   Isa isa;
-  // pixels[i * 4 + j]: the channels of input pixel (i, j) of the tile, or null in the padding; float32 or bfloat16.
+  // pixels[i * 4 + j]: the channels of input pixel (i, j) of the tile (zeros in the padding); float32 or bfloat16.
   // v[p * plane + c], c < channels; whole vectors are written, with zeros beyond.
   void (*input)(const void* const* pixels, bool bf16, int64_t channels, uint16_t* v, int64_t plane);
   // products[p * plane + c]; rows[i * 2 + j]: where output pixel (i, j) goes, or null if outside; residual likewise or

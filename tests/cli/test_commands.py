@@ -140,3 +140,16 @@ def test_doctor(cli):
 def test_help(cli, command):
     done = cli(command, "--help")
     assert done.code == 0 and "--json" in done.out
+
+
+def test_precision(cli, network, tmp_path):
+    out = tmp_path / "half.safetensors"
+    assert cli("compile", network, "-o", out, "--precision", "bf16").code == 0
+    x = np.random.default_rng(1).standard_normal((2, 16, 16, 16)).astype(np.float32)
+    np.testing.assert_array_equal(
+        fi.load(out).run({"x": x})["m"], fi.compile(network, precision="bf16").run({"x": x})["m"]
+    )
+    assert "bf16" in cli("explain", network, "--precision", "bf16").out
+    assert cli("run", out, "--precision", "bf16").code == 2
+    done = cli("run", network, "--precision", "fp8")
+    assert done.code == 4 and "fp8" in done.err

@@ -22,7 +22,7 @@ def rounded(x):
 # These stay in float32; Winograd rounds after its transforms instead of before.
 FLOAT32 = [n for n in CASES if n.startswith(("depthwise", "multiplier"))]
 WINOGRAD = [n for n, (_, c, _, o, k, a) in CASES.items()
-            if k == (3, 3) and c >= 16 and o >= 16 and not {"strides", "dilations", "group"} & set(a)]  # fmt: skip
+            if k == (3, 3) and c >= 24 and o >= 24 and not {"strides", "dilations", "group"} & set(a)]  # fmt: skip
 
 
 @pytest.mark.parametrize("last", [0, 1], ids=["channels_first", "channels_last"])

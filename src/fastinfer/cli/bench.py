@@ -7,7 +7,19 @@ import typer
 from rich.markup import escape
 
 from fastinfer import bench as engine
-from fastinfer.cli.inputs import Inputs, ModelPath, Npz, Seed, Shapes, Strict, Threads, gather, load_model, shapes_of
+from fastinfer.cli.inputs import (
+    Inputs,
+    ModelPath,
+    Npz,
+    Precision,
+    Seed,
+    Shapes,
+    Strict,
+    Threads,
+    gather,
+    load_model,
+    shapes_of,
+)
 from fastinfer.cli.output import Differ, Json, console, print_json, progress, table
 from fastinfer.peers import PEERS
 
@@ -21,13 +33,18 @@ def bench(
     threads: Threads = None,
     seconds: Annotated[float, typer.Option(help="Time for all runtimes together.", min=0.0)] = 5.0,
     tolerance: Annotated[
-        float, typer.Option(help="Outputs agree when max|a-b| <= TOLERANCE * max|b|.")
-    ] = engine.TOLERANCE,
+        float | None,
+        typer.Option(
+            help="Outputs agree when max|a-b| <= TOLERANCE * max|b|; "
+            f"default {engine.TOLERANCE:.0e}, for bf16 {engine.BF16_TOLERANCE}."
+        ),
+    ] = None,
     strict: Strict = False,
+    precision: Precision = "fp32",
     seed: Seed = 0,
     json: Json = False,
 ) -> None:
-    """Time a model against other runtimes, interleaved, in float32; no figure for outputs that disagree.
+    """Time a model against other runtimes, interleaved, at equal precision; no figure for outputs that disagree.
 
     The first peer that runs is the reference for the outputs. Exit code 6 when ours disagree with it.
     """
@@ -35,7 +52,7 @@ def bench(
     for name in names:
         if name not in PEERS:
             raise typer.BadParameter(f"no peer is called '{name}'; known: {', '.join(PEERS)}", param_hint="--against")
-    compiled, exported = load_model(model, threads, strict, json)
+    compiled, exported = load_model(model, threads, strict, json, precision)
     arrays = gather(compiled, shape, input, inputs, seed)
     onnx = _as_onnx(exported) if exported else None if model.suffix == ".safetensors" else model
     with progress("timing", json) as advance:
@@ -48,6 +65,7 @@ def bench(
             seconds=seconds,
             tolerance=tolerance,
             on_progress=advance,
+            precision=precision,
         )
     if json:
         print_json({"model": model, "inputs": shapes_of(arrays), **result.as_dict()})

@@ -5,7 +5,19 @@ from typing import Any
 
 from rich.markup import escape
 
-from fastinfer.cli.inputs import Inputs, ModelPath, Npz, Seed, Shapes, Strict, Threads, gather, load_model, shapes_of
+from fastinfer.cli.inputs import (
+    Inputs,
+    ModelPath,
+    Npz,
+    Precision,
+    Seed,
+    Shapes,
+    Strict,
+    Threads,
+    gather,
+    load_model,
+    shapes_of,
+)
 from fastinfer.cli.output import Json, bytes_text, console, flops_text, print_json, progress, table
 from fastinfer.report import node_text, shape_text
 
@@ -17,12 +29,13 @@ def explain(
     inputs: Npz = None,
     threads: Threads = None,
     strict: Strict = False,
+    precision: Precision = "fp32",
     seed: Seed = 0,
     json: Json = False,
 ) -> None:
     """List the steps of a model for these shapes: kernel, why not a faster one, work. Where shapes depend on data the
     model is run once."""
-    compiled, _ = load_model(model, threads, strict, json)
+    compiled, _ = load_model(model, threads, strict, json, precision)
     arrays = gather(compiled, shape, input, inputs, seed)
     with progress("planning", json):
         explanation = compiled.explain(arrays)

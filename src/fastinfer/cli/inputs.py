@@ -30,15 +30,24 @@ Inputs = Annotated[
 Npz = Annotated[Path | None, typer.Option("--inputs", help="A .npz file with one array per input.")]
 Threads = Annotated[int | None, typer.Option("--threads", "-t", help="Threads of a call; default: usable cores.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Fail when an operator has no native form.")]
+Precision = Annotated[
+    str, typer.Option("--precision", help="fp32, or bf16: products of operands rounded to bfloat16, sums in float32.")
+]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of random inputs.")]
 
 
-def load_model(path: Path, threads: int | None, strict: bool, quiet: bool) -> tuple[fastinfer.Model, Any]:
+def load_model(
+    path: Path, threads: int | None, strict: bool, quiet: bool, precision: str = "fp32"
+) -> tuple[fastinfer.Model, Any]:
     """(the compiled model, the torch.export.ExportedProgram it came from or None)."""
     if not path.exists():
         raise ModelError(f"'{path}' does not exist")
     with progress(f"compiling {path.name}", quiet):
         if path.suffix == ".safetensors":
+            if precision != "fp32":
+                raise typer.BadParameter(
+                    "a saved program has the precision it was compiled with", param_hint="--precision"
+                )
             return fastinfer.load(path, threads=threads, strict=strict), None
         if path.suffix == ".pt2":
             import torch
@@ -48,8 +57,8 @@ def load_model(path: Path, threads: int | None, strict: bool, quiet: bool) -> tu
                 exported = torch.export.load(path)
             except Exception as error:
                 raise ModelError(f"'{path}' is not an exported torch program: {error}") from error
-            return fastinfer.compile(exported, threads=threads, strict=strict), exported
-        return fastinfer.compile(path, threads=threads, strict=strict), None
+            return fastinfer.compile(exported, precision=precision, threads=threads, strict=strict), exported
+        return fastinfer.compile(path, precision=precision, threads=threads, strict=strict), None
 
 
 def parse_shapes(texts: list[str] | None) -> dict[str, tuple[int, ...]]:

@@ -10,7 +10,19 @@ from rich.markup import escape
 
 from fastinfer import _core
 from fastinfer.cli import page
-from fastinfer.cli.inputs import Inputs, ModelPath, Npz, Seed, Shapes, Strict, Threads, gather, load_model, shapes_of
+from fastinfer.cli.inputs import (
+    Inputs,
+    ModelPath,
+    Npz,
+    Precision,
+    Seed,
+    Shapes,
+    Strict,
+    Threads,
+    gather,
+    load_model,
+    shapes_of,
+)
 from fastinfer.cli.output import Json, console, print_json, progress, table, time_text
 from fastinfer.report import node_text, shape_text, with_shares
 
@@ -28,12 +40,13 @@ def profile(
     top: Annotated[int, typer.Option(min=1, help="Steps to print.")] = 20,
     threads: Threads = None,
     strict: Strict = False,
+    precision: Precision = "fp32",
     seed: Seed = 0,
     json: Json = False,
 ) -> None:
     """Time every step of a model; print the slowest, write a page and a trace. All show one call: the one whose total is
     nearest the median."""
-    compiled, _ = load_model(model, threads, strict, json)
+    compiled, _ = load_model(model, threads, strict, json, precision)
     arrays = gather(compiled, shape, input, inputs, seed)
     with progress("profiling", json):
         steps = with_shares(compiled.profile(arrays, runs=runs).typical, peak := _core.measure_peak(compiled.threads))

@@ -9,7 +9,19 @@ import numpy as np
 import typer
 from rich.markup import escape
 
-from fastinfer.cli.inputs import Inputs, ModelPath, Npz, Seed, Shapes, Strict, Threads, gather, load_model, shapes_of
+from fastinfer.cli.inputs import (
+    Inputs,
+    ModelPath,
+    Npz,
+    Precision,
+    Seed,
+    Shapes,
+    Strict,
+    Threads,
+    gather,
+    load_model,
+    shapes_of,
+)
 from fastinfer.cli.output import Json, console, print_json, progress, table, time_text
 
 
@@ -21,11 +33,12 @@ def run_command(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the outputs to this .npz file.")] = None,
     threads: Threads = None,
     strict: Strict = False,
+    precision: Precision = "fp32",
     seed: Seed = 0,
     json: Json = False,
 ) -> None:
     """Run a model once, on given or random inputs, and describe its outputs."""
-    compiled, _ = load_model(model, threads, strict, json)
+    compiled, _ = load_model(model, threads, strict, json, precision)
     arrays = gather(compiled, shape, input, inputs, seed)
     with progress("running", json):
         start = time.perf_counter()
