@@ -3,6 +3,7 @@
 #include <map>
 
 #include "csrc/base/pool.h"
+#include "csrc/engine/check.h"
 #include "csrc/engine/memory.h"
 #include "csrc/engine/placement.h"
 #include "csrc/ops/copy_step.h"
@@ -20,10 +21,10 @@ Status copy_step(const void* params, void* const* args, int, int) {
   return Status::ok;
 }
 
-class Planner final : public PlanContext {
+class Planner : public PlanContext {
  public:
   Planner(const Program& program, Segment& segment, int threads, std::vector<Place> places = {})
-      : program_(program), segment_(segment), threads_(threads), places_(std::move(places)) {
+      : program_(program), segment_(segment), threads_(threads), strict_(program.strict), places_(std::move(places)) {
     segment_.arena_base = segment_.n_bases++;
   }
 
@@ -181,7 +182,7 @@ class Planner final : public PlanContext {
     if (!folding_) segment_.refusals.emplace_back(current_, reason);
   }
 
- private:
+ protected:
   struct Storage {
     size_t offset, bytes;
     int last_use;
@@ -348,7 +349,7 @@ class Planner final : public PlanContext {
     } catch (const NotNative& why) {
       folding_ = false;
       rewind(start);
-      if (program_.strict)
+      if (strict_)
         throw UnsupportedError(
             words(program_.label(current_), " has no native form (", why.reason, "), which strict=True forbids"));
       segment_.refusals.emplace_back(current_, "reference fallback: " + why.reason);
@@ -398,6 +399,7 @@ class Planner final : public PlanContext {
   const Program& program_;
   Segment& segment_;
   int threads_;
+  bool strict_;  // refuse what has no native form
   int current_ = 0;
   bool folding_ = false;
   ArenaLayout arena_;
@@ -407,6 +409,8 @@ class Planner final : public PlanContext {
   std::map<int, int> parents_;       // output of a concatenation → storage, once an input has been computed there
   std::map<int, ValueState> dense_;  // value whose rows lie apart → its copy
 };
+
+#include "csrc/engine/checker.inc"
 
 }  // namespace
 
@@ -470,6 +474,12 @@ std::shared_ptr<Segment> plan_next(const Program& program, std::shared_ptr<Segme
   }
   planner.sweep(parent->pivot + (eager ? 1 : 0));
   return segment;
+}
+
+Findings check_program(const Program& program, const std::vector<ExpectedValue>& expected) {
+  Segment segment;
+  segment.n_bases = 1 + static_cast<int>(program.inputs.size());
+  return Checker(program, segment, expected).run();
 }
 
 }  // namespace fi

@@ -104,9 +104,12 @@ class Conv final : public Op {
   }
 
   void plan(PlanContext& ctx) const override {
-    for (int i = 0; i < ctx.n_inputs(); ++i)
-      if (ctx.has_input(i) && ctx.dtype(i) != DType::f32) ctx.not_native("Conv is native for float32 only");
     if (ctx.shape(0).rank() > 5) ctx.not_native("more than three spatial axes");
+    const bool plain = !channels_last_ && epilogue_.activation == Activation::none && ctx.n_inputs() < 4;
+    if (ctx.dtype(0) == DType::f64 && plain) return plan_conv_f64(ctx, attributes_, groups_);
+    for (int i = 0; i < ctx.n_inputs(); ++i)
+      if (ctx.has_input(i) && ctx.dtype(i) != DType::f32)
+        ctx.not_native(words("convolution of ", name_of(ctx.dtype(i))));
     Problem p = problem(ctx);
     const LayoutOutput out(ctx, p.out, DType::f32, !is_depthwise(p.weights));
     p.y = out.y;
@@ -146,9 +149,11 @@ class Conv final : public Op {
     Problem p;
     p.in = image_of(ctx.shape(0), channels_last_);
     const Shape& w = ctx.shape(1);
-    check(w.rank() == p.in.spatial + 2, "weight ", w, " does not fit input ", ctx.shape(0));
+    check(w.rank() == p.in.spatial + 2, "weight ", w, " does not fit an input of rank ", ctx.shape(0).rank());
     p.weights = conv_weights(w, groups_, false, attributes_, gemm_->nr);
-    check(p.in.channels == w[1] * groups_, "input ", ctx.shape(0), " has ", p.in.channels, " channels, weight ", w,
+    Image input = p.in;  // as the model has it, whatever the layout here
+    input.channels_last = false;
+    check(p.in.channels == w[1] * groups_, "input ", input.shape(), " has ", p.in.channels, " channels, weight ", w,
           " in ", groups_, " groups needs ", w[1] * groups_);
     p.g = geometry_of(attributes_, p.in, std::vector<int64_t>(w.begin() + 2, w.end()));
     p.out = output_image(p.g, p.in, w[0]);

@@ -33,6 +33,9 @@ class ConvPanels {
   const void* packed_ = nullptr;
 };
 
+// Conv of float64: input, weight and bias as in ONNX.
+void plan_conv_f64(PlanContext&, const WindowAttributes&, int64_t groups);
+
 // [O, I / g, k...] or transposed [I, O / g, k...] → extents on three axes; throws InputError if it cannot be.
 ConvWeights conv_weights(const Shape& w, int64_t groups, bool transposed, const WindowAttributes&, int nr);
 

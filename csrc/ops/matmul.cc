@@ -7,6 +7,7 @@
 #include "csrc/ops/gemm_pack.h"
 #include "csrc/ops/matmul_shape.h"
 #include "kernels/gemm/plain.h"
+#include "kernels/gemm/product_f64.h"
 #include "kernels/move/transpose.h"
 
 namespace fi {
@@ -139,7 +140,7 @@ class MatMulOp final : public Op {
     const DType t = ctx.dtype(0);
     const StepFn step = plain_matmul_step(t);
     const bool scaled = form_.alpha != 1 || (form_.beta != 1 && form_.beta != 0);
-    if (!step) ctx.not_native(words("no kernel for ", name_of(t), " matrix products"));
+    if (!step && t != DType::f64) ctx.not_native(words("no kernel for ", name_of(t), " matrix products"));
     if (form_.epilogue.activation != Activation::none || form_.bias >= 0 || form_.residual >= 0)
       ctx.not_native(words("fused operations on ", name_of(t), " matrix products"));
     if (scaled && t != DType::f64) ctx.not_native("alpha or beta on integers");
@@ -169,6 +170,12 @@ class MatMulOp final : public Op {
     const double work = static_cast<double>(s.batches()) * s.m * s.n * s.k;
     const Operand y = ctx.output(0, t, s.out);
     if (s.out.elements() == 0) return;
+    if (t == DType::f64) {
+      const TileF64Kernel kernel = select_tile_f64(ctx.isa());
+      ctx.step(kernel.name, matmul_f64_step, MatMulF64{p, kernel.run}, {ctx.in(0), ctx.in(1), c, y},
+               ctx.parts_for(work), 2 * work);
+      return;
+    }
     ctx.step("matmul_plain", step, p, {ctx.in(0), ctx.in(1), c, y}, ctx.parts_for(work), 2 * work);
   }
 

@@ -3,6 +3,7 @@
 #include <pybind11/stl.h>
 
 #include "csrc/base/cpu.h"
+#include "csrc/engine/check.h"
 #include "csrc/engine/describe.h"
 #include "csrc/engine/executor.h"
 #include "csrc/python/arrays.h"
@@ -232,6 +233,23 @@ void explain_segment(const Program& p, const Profile& profile, size_t visit, py:
   }
 }
 
+// expected: (value, type code, extents, whether every call has these).
+py::dict findings(const Program& p, const py::list& expected) {
+  std::vector<ExpectedValue> values;
+  for (const py::handle& entry : expected) {
+    const auto [value, code, dims, exact] = py::cast<std::tuple<int, int, std::vector<int64_t>, bool>>(entry);
+    if (dims.size() > kMaxRank) continue;
+    values.push_back({value, {static_cast<DType>(code), Shape(dims.begin(), dims.end())}, exact});
+  }
+  const Findings found = check_program(p, values);
+  py::list by_reference;
+  for (const auto& r : found.by_reference) by_reference.append(py::make_tuple(r.node, r.reason, r.exact));
+  py::dict d;
+  d["by_reference"] = by_reference;
+  d["fault"] = found.fault;
+  return d;
+}
+
 // Without arrays: the plan of the first segment. With arrays the model runs once and every segment it walks is listed.
 py::dict explain(Executor& e, const py::sequence& arrays, bool run_it) {
   const std::vector<Tensor> inputs = tensors_of(arrays);
@@ -295,6 +313,8 @@ PYBIND11_MODULE(_core, m) {
       .def("constants", &held_constants)
       .def_property_readonly("fallback_reasons", [](const Program& p) { return p.fallback_reasons; })
       .def("label", &Program::label)
+      .def("check", &findings, py::arg("expected"))
+      .def_property_readonly("subprograms", [](const Program& p) { return p.subprograms; })
       .def_property_readonly("isa", [](const Program& p) { return name_of(p.isa); });
 
   py::class_<Executor>(m, "Executor")

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/gemm/plain.h"
 
-#include <type_traits>
-
 namespace fi {
 namespace {
 
@@ -17,16 +15,10 @@ void plain_row(const PlainMatMul& p, const T* a, const T* b, const T* c, T* y) {
     else
       for (int64_t n = 0; n < p.n; ++n) y[n] += x * row[n * p.b_n];
   }
-  if constexpr (std::is_floating_point_v<T>)
-    for (int64_t n = 0; n < p.n; ++n) y[n] *= p.alpha;
-  if (!c) return;
-  if constexpr (std::is_floating_point_v<T>)
-    for (int64_t n = 0; n < p.n; ++n) y[n] += p.beta * c[n * p.c_n];
-  else
-    for (int64_t n = 0; n < p.n; ++n) y[n] += c[n * p.c_n];
+  for (int64_t n = 0; c && n < p.n; ++n) y[n] += c[n * p.c_n];
 }
 
-// T unsigned for integers: the wrap-around is the same and defined.
+// T is unsigned: the wrap-around is the same and defined.
 template <class T>
 Status plain_step(const void* params, void* const* args, int part, int parts) {
   const auto& p = *static_cast<const PlainMatMul*>(params);
@@ -50,8 +42,6 @@ Status plain_step(const void* params, void* const* args, int part, int parts) {
 
 StepFn plain_matmul_step(DType t) {
   switch (t) {
-    case DType::f64:
-      return plain_step<double>;
     case DType::s32:
     case DType::u32:
       return plain_step<uint32_t>;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Matrix products of the types without a microkernel (float64 and wide integers): plain loops, and the broadcast addend
+// Matrix products of the types without a microkernel (wide integers): plain loops, and the broadcast addend
 // of Gemm.
 #pragma once
 #include "csrc/base/dtype.h"
@@ -18,7 +18,7 @@ struct PlainMatMul {
   int64_t batch[kPlainBatchRank] = {}, a_batch[kPlainBatchRank] = {}, b_batch[kPlainBatchRank] = {};
   double alpha = 1, beta = 1;
 };
-// f64, s32, u32, s64, u64; nullptr for other types. args: A, B, C or null, Y. Work is cut by rows.
+// s32, u32, s64, u64 without alpha and beta; nullptr for other types. args: A, B, C or null, Y. Work is cut by rows.
 StepFn plain_matmul_step(DType);
 
 // Y[m, n] = beta * C broadcast, float32: args C, Y.

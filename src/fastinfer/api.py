@@ -50,6 +50,7 @@ def compile(
     if tune:
         raise UnsupportedError("tune=True is not available in this build")
     from fastinfer import frontend, passes
+    from fastinfer.check import check
     from fastinfer.lower import lower, port_of
 
     def again(names: Collection[str]) -> Model:
@@ -81,10 +82,13 @@ def compile(
         model = passes.run_pipeline(model, precision=precision)
         packed = passes.pack_sequences(model)
     with _stage("lowering the model"):
-        return Model(
-            lower(model, defaults, packed, names, ranges), threads=threads, strict=strict, call=call,
+        program = lower(model, defaults, packed, names, ranges, expect=True)
+        made = Model(
+            program, threads=threads, strict=strict, call=call,
             overridable=constants, with_inputs=again if constants else None,
         )  # fmt: skip
+        program.notes["by_reference"] = check(program, made._native, strict)
+        return made
 
 
 @contextlib.contextmanager

@@ -88,6 +88,17 @@ def runner(node: NodeSpecDict, n_outputs: int) -> Run:
     return lambda inputs: instance.run(*_trimmed(inputs))
 
 
+def refusal(node: NodeSpecDict, n_outputs: int) -> str | None:
+    """Why nothing here can run the node; None where something may."""
+    try:
+        runner(node, n_outputs)
+    except UnsupportedError as error:
+        return str(error)
+    except Exception:  # its attributes: judged when it runs
+        return None
+    return None
+
+
 @functools.lru_cache(maxsize=1024)
 def _implementation(domain: str, op: str) -> type[OpRun] | None:
     """onnx.reference's class for the operator, None when only a function body exists."""

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from fastinfer.errors import ModelError
 from fastinfer.passes.pack_sequences import PackedGraph
+from fastinfer.passes.shapes import Shapes
 from fastinfer.program import Graph, Program
 
 _KINDS = {
@@ -30,13 +31,14 @@ def lower(
     packed: PackedGraph | str | None = None,
     output_names: Mapping[int, str] | None = None,
     ranges: Mapping[str, tuple[int, int | None]] | None = None,
+    expect: bool = False,
 ) -> Program:
     """Lower a model (newest opset, functions inlined, passes applied). defaults: of inputs that may be left out;
     packed: the form for sequences of different lengths, or why there is none. output_names: names for some outputs, by
-    index. ranges: (least, greatest) of free extents by name."""
+    index. ranges: (least, greatest) of free extents by name. expect: note types and shapes for check.py."""
     tensors: dict[str, Any] = {}
     shared: dict[int, str] = {}
-    lowering = _Lowering(tensors, {}, shared=shared)
+    lowering = _Lowering(tensors, {}, shared=shared, shapes=Shapes(model) if expect else None)
     graph = lowering.graph(model.graph, [])
     if ranges:
         for port in graph.inputs:
@@ -58,7 +60,8 @@ class _Lowering:
     """Lowers one graph; ``outer`` maps values of enclosing graphs that are constants to their tensor keys."""
 
     def __init__(self, tensors: dict[str, Any], outer: dict[ir.Value, str], nested: bool = False,
-                 shared: dict[int, str] | None = None) -> None:  # fmt: skip
+                 shared: dict[int, str] | None = None, shapes: Shapes | None = None) -> None:  # fmt: skip
+        self.shapes = shapes
         self.nested = nested
         self.shared = {} if shared is None else shared  # id of a constant's tensor → key: two graphs hold it once
         self.tensors = tensors
@@ -82,7 +85,7 @@ class _Lowering:
 
     def graph(self, graph: ir.Graph, captures: list[ir.Value]) -> Graph:
         # What a body declares about its inputs may be stale (a loop-carried shape grows), so only the model's are checked.
-        ports = [port_of(self.number(v), v) for v in graph.inputs]
+        ports = [_input_port(self.number(v), v) for v in graph.inputs]
         inputs = [{**p, "dtype": 0, "dims": None} for p in ports] if self.nested else ports
         given = set(graph.inputs)
         for v in captures:
@@ -103,7 +106,16 @@ class _Lowering:
             else:
                 nodes.append(self.node(n))
         outputs = [port_of(self.number(v), v) for v in graph.outputs]
-        return Graph(len(self.numbers), inputs, outputs, self.constants, nodes, self.subgraphs)
+        return Graph(
+            len(self.numbers), inputs, outputs, self.constants, nodes, self.subgraphs, dict(self.expectations())
+        )
+
+    def expectations(self) -> Iterator[tuple[int, tuple[int, tuple]]]:
+        for value, number in self.numbers.items() if self.shapes is not None else ():
+            port = port_of(number, value)
+            dims = () if port["dtype"] == _OPAQUE else self.shapes.dims(value)  # type: ignore[union-attr]
+            if port["dtype"] and dims is not None and number not in self.constants:
+                yield number, (port["dtype"], dims)
 
     def node(self, n: ir.Node) -> dict[str, Any]:
         inputs = [self.number(v) if v is not None else -1 for v in n.inputs]
@@ -116,7 +128,9 @@ class _Lowering:
                 scope = {v: k for v in captured if (k := self.constant_key(v)) is not None}
                 passed = [v for v in captured if v not in scope]
                 inputs += [self.number(v) for v in passed]
-                self.subgraphs.append(_Lowering(self.tensors, scope, nested=True).graph(a.as_graph(), captured))
+                self.subgraphs.append(
+                    _Lowering(self.tensors, scope, nested=True, shapes=self.shapes).graph(a.as_graph(), captured)
+                )
                 attrs[name] = ["graph", len(self.subgraphs) - 1]
                 attrs[f"{name}_captures"] = ["i", len(passed)]
                 attrs["own_inputs"] = ["i", own]
@@ -168,6 +182,14 @@ def port_of(number: int, v: ir.Value) -> dict[str, Any]:
     if v.shape is not None:
         dims = [d if isinstance(d, int) else (d.value or f"?{i}") for i, d in enumerate(v.shape)]
     return {"value": number, "name": v.name or "", "dtype": code, "dims": dims}
+
+
+def _input_port(number: int, v: ir.Value) -> dict[str, Any]:
+    """As port_of; of optional(tensor(t)), which takes a tensor or None, `optional` is the type code of t."""
+    port = port_of(number, v)
+    if isinstance(v.type, ir.OptionalType) and isinstance(v.type.elem_type, ir.TensorType):
+        return {**port, "dtype": 0, "optional": int(v.type.dtype)}
+    return port
 
 
 def _numpy(tensor: ir.TensorProtocol) -> np.ndarray:

@@ -20,7 +20,7 @@ from fastinfer.batching.packing import PackedForm
 from fastinfer.call import Call
 from fastinfer.errors import InputError, ModelError, UnsupportedError
 from fastinfer.report import Explanation, Profile
-from fastinfer.tensors import TensorSpec, from_numpy_like, to_numpy
+from fastinfer.tensors import TensorSpec, check_optional, from_numpy_like, to_numpy
 
 
 def _reference() -> Callable:
@@ -59,6 +59,9 @@ class Model:
         if call is not None:
             program.notes["call"] = call.as_dict()
         self._native = program.native(_reference, strict)
+        if strict and (found := dict(program.notes.get("by_reference", {}))):
+            label, reason = next(iter(found.items()))
+            raise UnsupportedError(f"{label} has no native form ({reason}), which strict=True forbids")
         program.release_constants()
         cores = _core.usable_cores()
         if threads is not None and threads < 1:
@@ -74,6 +77,7 @@ class Model:
         self.outputs = [TensorSpec.from_port(p) for p in program.graph.outputs]
         self._variants = _Variants([s.name for s in overridable], with_inputs)
         self._input_names = [s.name for s in specs]
+        self._optionals = [(i, p) for i, p in enumerate(program.graph.inputs) if "optional" in p]
         self._output_names = [s.name for s in self.outputs]
         self._many = Many(self._executor.run, self._packed_form, bool(program.packed.get("rows", False)))
         self._plain = self._call is None or self._call.plain
@@ -98,6 +102,8 @@ class Model:
                 a, is_torch = to_numpy(a)
                 torch_like |= is_torch
             arrays.append(a)
+        for i, port in self._optionals:
+            check_optional(port, arrays[i])
         results = self._executor.run(arrays)
         if torch_like:
             results = [from_numpy_like(r) for r in results]
@@ -209,15 +215,19 @@ class Model:
         if len(inputs) != len(arrays):
             unknown = [str(n) for n in inputs if n not in self._input_names]
             raise InputError(f"no input is called {', '.join(unknown)}; needed: {', '.join(self._input_names)}")
-        return [a if type(a) is np.ndarray else to_numpy(a)[0] for a in arrays]
+        arrays = [a if type(a) is np.ndarray else to_numpy(a)[0] for a in arrays]
+        for i, port in self._optionals:
+            check_optional(port, arrays[i])
+        return arrays
 
     # -------------------------------------------------------------------------------------------------------- explain
 
     @property
     def fallback_nodes(self) -> dict[str, str]:
-        """Nodes without a native operator → why. Nodes refused only for their dtypes appear in :meth:`explain`."""
+        """Nodes that run by reference → why: without a native operator, or not for their types."""
         reasons = self._native.fallback_reasons
-        return {self._native.label(i): r for i, r in enumerate(reasons) if r}
+        own = {self._native.label(i): r for i, r in enumerate(reasons) if r}
+        return {**own, **self._program.notes.get("by_reference", {})}
 
     def explain(self, inputs: Mapping[str, Any] | None = None) -> Explanation:
         """The steps for these inputs (arrays by name), or for example shapes with every free extent set to 1.

@@ -44,6 +44,9 @@ class Graph:
     constants: dict[int, str]
     nodes: list[dict[str, Any]]
     subgraphs: list[Graph] = field(default_factory=list)
+    expected: dict[int, tuple[int, tuple]] = field(
+        default_factory=dict
+    )  # value → type code, extents; for check.py only
 
 
 @dataclass

@@ -26,7 +26,7 @@ class TensorSpec:
 
     @staticmethod
     def from_port(port: dict[str, Any]) -> TensorSpec:
-        code = port["dtype"]
+        code = port.get("optional") or port["dtype"]
         dtype = "object" if code == 255 else "any" if code == 0 else str(_core.numpy_dtype(code))
         return TensorSpec(port["name"], dtype, None if port["dims"] is None else tuple(port["dims"]))
 
@@ -38,6 +38,20 @@ class TensorSpec:
     def __str__(self) -> str:
         dims = "?" if self.shape is None else ",".join(map(str, self.shape))
         return f"{self.name}: {self.dtype}[{dims}]"
+
+
+def check_optional(port: dict[str, Any], value: Any) -> None:
+    """Raises InputError unless it is None or a tensor of the type that an optional input holds."""
+    if value is None:
+        return
+    code = port["optional"]
+    needed = "strings" if code == 8 else str(_core.numpy_dtype(code))
+    if not isinstance(value, np.ndarray):
+        raise InputError(
+            f"input '{port['name']}': given a {type(value).__name__}, needed: a tensor of {needed}, or None"
+        )
+    if code != 8 and _core.dtype_code(value.dtype) != code:
+        raise InputError(f"input '{port['name']}': given {value.dtype}, needed: {needed} or None")
 
 
 def _numpy_dtype(name: str) -> np.dtype:

@@ -47,6 +47,11 @@ def symbol(name: str) -> Expr:
     return Expr((((name,), 1),))
 
 
+def at(d: Dim, extent: int) -> int:
+    """The number that it is when every symbol stands for `extent`."""
+    return sum(c * extent ** len(m) for m, c in _terms(d))
+
+
 def _terms(d: Dim) -> tuple[tuple[Monomial, int], ...]:
     if isinstance(d, Expr):
         return d.terms
