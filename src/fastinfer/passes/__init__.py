@@ -28,6 +28,7 @@ from .gather_rows import gather_rows
 from .inline_branches import inline_branches
 from .lower_attention import lower_attention
 from .lower_contrib import lower_contrib
+from .lower_group_query import lower_group_query
 from .merge_movements import expose_heads, merge_movements
 from .pack_sequences import pack_sequences as pack_sequences
 from .recognize_activations import recognize_activations
@@ -47,6 +48,7 @@ PIPELINE: list[Pass] = [
     inline_branches,
     widen_half,
     lower_contrib,
+    lower_group_query,
     simplify_shapes,
     eliminate_identity,
     fold_constants,
