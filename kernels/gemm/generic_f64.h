@@ -15,8 +15,7 @@ template <int kRows>
 FI_INLINE void tile_f64_rows(const TileF64& t, int64_t row) {
   double sum[kRows][kTileF64Cols];
   for (int m = 0; m < kRows; ++m)
-    for (int j = 0; j < kTileF64Cols; ++j)
-      sum[m][j] = t.first || j >= t.cols ? 0.0 : t.y[(row + m) * t.y_m + j];
+    for (int j = 0; j < kTileF64Cols; ++j) sum[m][j] = t.first || j >= t.cols ? 0.0 : t.y[(row + m) * t.y_m + j];
   const double* a = t.a + row * t.a_m;
   for (int64_t k = 0; k < t.depth; ++k) {
     const double* b = t.b + k * kTileF64Cols;

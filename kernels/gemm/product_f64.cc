@@ -45,8 +45,7 @@ Status matmul_f64_step(const void* params, void* const* args, int part, int part
     const TileF64 t{p.m, 0, cols, a, p.a_m, p.a_k, nullptr, y, p.n, true};
     panel(t, p.k, q.tile, [&](int64_t k, int64_t depth, double* to) {
       for (int64_t r = 0; r < depth; ++r)
-        for (int64_t j = 0; j < kCols; ++j)
-          to[r * kCols + j] = j < cols ? b[(k + r) * p.b_k + (first + j) * p.b_n] : 0;
+        for (int64_t j = 0; j < kCols; ++j) to[r * kCols + j] = j < cols ? b[(k + r) * p.b_k + (first + j) * p.b_n] : 0;
     });
     const auto* c = static_cast<const double*>(args[2]);
     if (p.alpha == 1 && !c) continue;

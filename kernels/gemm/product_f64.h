@@ -14,8 +14,8 @@ struct MatMulF64 {
 };
 Status matmul_f64_step(const void* params, void* const* args, int part, int parts);
 
-// Channels first, up to three spatial axes (leading ones 1). args: X, W, bias or null, Y. Work is cut by panels of output
-// pixels.
+// Channels first, up to three spatial axes (leading ones 1). args: X, W, bias or null, Y. Work is cut by panels of
+// output pixels.
 struct ConvF64 {
   TileF64Fn tile;
   int64_t batch, groups, in_per_group, out_per_group;
