@@ -62,6 +62,7 @@ class Executor {
   // Plans without running: the first segment for these shapes.
   std::shared_ptr<Segment> plan(const std::vector<Desc>& inputs);
   void trim();
+  void forget_plans() { plans_.clear(); }  // the next runs plan anew; arenas are kept
   size_t cached_plans() { return plans_.size(); }
   size_t cached_bytes() { return arenas_.bytes(); }
   const Program& program() const { return *program_; }

@@ -83,6 +83,7 @@ struct Segment {
   std::vector<ValueState> state;              // at the end: for planning what follows, for explain()
   std::vector<std::shared_ptr<void>> memory;  // what known pointers and params point into
   std::vector<std::pair<int, std::string>> refusals;
+  std::vector<Choice> choices;      // where tuning is on
   std::vector<int> owned;           // bases whose tensor can be handed to the caller (buffers, eager results)
   std::vector<int> destinies;       // outputs that already have a buffer
   std::shared_ptr<Segment> parent;  // keeps its memory alive

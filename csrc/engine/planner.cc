@@ -5,6 +5,7 @@
 #include "csrc/base/pool.h"
 #include "csrc/engine/check.h"
 #include "csrc/engine/memory.h"
+#include "csrc/engine/node_inputs.h"
 #include "csrc/engine/placement.h"
 #include "csrc/ops/copy_step.h"
 
@@ -24,7 +25,12 @@ Status copy_step(const void* params, void* const* args, int, int) {
 class Planner : public PlanContext {
  public:
   Planner(const Program& program, Segment& segment, int threads, std::vector<Place> places = {})
-      : program_(program), segment_(segment), threads_(threads), strict_(program.strict), places_(std::move(places)) {
+      : program_(program),
+        segment_(segment),
+        threads_(threads),
+        strict_(program.strict),
+        choices_(program.tuning(), segment.choices),
+        places_(std::move(places)) {
     segment_.arena_base = segment_.n_bases++;
   }
 
@@ -181,6 +187,10 @@ class Planner : public PlanContext {
   void refuse(const std::string& reason) override {
     if (!folding_) segment_.refusals.emplace_back(current_, reason);
   }
+  bool tuning() const override { return choices_.on() && !folding_; }
+  int choose(const std::string& problem, std::span<const char* const> candidates, int fallback) override {
+    return tuning() ? choices_.choose(current_, problem, candidates, fallback) : fallback;
+  }
 
  protected:
   struct Storage {
@@ -267,31 +277,15 @@ class Planner : public PlanContext {
     check(s == Status::ok, describe(s));
   }
 
-  bool all_inputs_known() const {
-    for (int v : node().inputs)
-      if (v >= 0 && !values[v].known) return false;
-    return true;
-  }
-
-  bool reads_opaque() const {
-    for (int v : node().inputs)
-      if (v >= 0 && values[v].desc.dtype == DType::opaque) return true;
-    return false;
-  }
-  bool passes_opaque() const {
-    const std::string& op = node().op;
-    return node().domain.empty() && (op == "If" || op == "Loop" || op == "Scan" || op == "Identity");
-  }
-
   // Drops what a refused attempt at the current node has appended.
   struct Mark {
-    size_t steps, params, args, buffers, owned, destinies, storages, refusals;
+    size_t steps, params, args, buffers, owned, destinies, storages, refusals, choices;
     int n_bases;
   };
   Mark mark() const {
-    return {segment_.steps.size(),   segment_.params.size(),   segment_.args.size(),
-            segment_.buffers.size(), segment_.owned.size(),    segment_.destinies.size(),
-            storages_.size(),        segment_.refusals.size(), segment_.n_bases};
+    return {segment_.steps.size(),   segment_.params.size(),    segment_.args.size(), segment_.buffers.size(),
+            segment_.owned.size(),   segment_.destinies.size(), storages_.size(),     segment_.refusals.size(),
+            segment_.choices.size(), segment_.n_bases};
   }
   void rewind(const Mark& m) {
     segment_.steps.resize(m.steps);
@@ -301,6 +295,7 @@ class Planner : public PlanContext {
     segment_.owned.resize(m.owned);
     segment_.destinies.resize(m.destinies);
     segment_.refusals.resize(m.refusals);
+    segment_.choices.erase(segment_.choices.begin() + static_cast<std::ptrdiff_t>(m.choices), segment_.choices.end());
     segment_.n_bases = m.n_bases;
     for (size_t s = m.storages; s < storages_.size(); ++s) {
       arena_.release(storages_[s].offset, storages_[s].bytes);
@@ -314,7 +309,7 @@ class Planner : public PlanContext {
   // false: the segment ends before this node.
   bool plan_node() {
     const Op* op = program_.ops[current_].get();
-    if (!op || (reads_opaque() && !passes_opaque())) {
+    if (!op || (reads_opaque(node(), values) && !passes_opaque(node()))) {
       segment_.by_fallback = true;
       segment_.refusals.emplace_back(
           current_, words("reference fallback: ", op ? std::string("reads a string, sequence or optional")
@@ -323,7 +318,7 @@ class Planner : public PlanContext {
     }
     const Mark start = mark();
     try {
-      if (all_inputs_known()) {
+      if (all_known(node(), values)) {
         folding_ = true;
         try {
           op->plan(*this);
@@ -333,6 +328,7 @@ class Planner : public PlanContext {
           folding_ = false;
         }
       }
+      if (choices_.on()) split_cost_ = choices_.split_cost(current_, node(), descs_of(node(), values), threads_);
       op->plan(*this);
       return true;
     } catch (const NeedValue& need) {
@@ -396,10 +392,14 @@ class Planner : public PlanContext {
   }
   bool is_owned(int base) const { return contains(segment_.owned, base); }
 
+  double split_cost() const override { return split_cost_; }
+
   const Program& program_;
   Segment& segment_;
   int threads_;
   bool strict_;  // refuse what has no native form
+  Choices choices_;
+  double split_cost_ = kSplitCost;
   int current_ = 0;
   bool folding_ = false;
   ArenaLayout arena_;

@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "csrc/engine/choices.h"
 #include "csrc/ops/op.h"
 
 namespace fi {
@@ -71,7 +72,20 @@ class Program {
   // "node 'x' (Conv)"
   std::string label(int node) const;
 
+  // What plans made from now on choose by; null (the default): tuning is off.
+  std::shared_ptr<const Tuning> tuning() const {
+    std::lock_guard lock(tuning_guard_);
+    return tuning_;
+  }
+  void set_tuning(Tuning table) {
+    std::lock_guard lock(tuning_guard_);
+    tuning_ = std::make_shared<const Tuning>(std::move(table));
+  }
+
  private:
+  mutable std::mutex tuning_guard_;
+  std::shared_ptr<const Tuning> tuning_;
+
   void validate() const;
   void analyse();
   void build();

@@ -7,7 +7,9 @@
 #include <mutex>
 
 #include "csrc/ops/activation.h"
+#include "csrc/ops/conv_choice.h"
 #include "csrc/ops/copy_step.h"
+#include "csrc/ops/gemm_split.h"
 #include "kernels/depthwise/depthwise.h"
 #include "kernels/winograd/winograd.h"
 
@@ -187,6 +189,7 @@ class Conv final : public Op {
     s.ld_residual = p.residual_pixel;
     s.epilogue = p.epilogue;
     const double cost = gemm_f32_prepare(s);
+    choose_split(ctx, s);
     const Operand x = channels_last_form(ctx, p.in, p.x, DType::f32), w = panels_.operand(ctx, 1, p.weights);
     ctx.step(s.kernel->name, gemm_f32_step, s, {x, w, p.bias, p.residual, p.y, ctx.address(nullptr)},
              ctx.parts_for(cost), 2 * p.macs());
@@ -200,16 +203,15 @@ class Conv final : public Op {
     for (int a = 0; a < 3; ++a)
       if (g.stride[a] != 1 || g.dilation[a] != 1) return nullptr;
     if (g.in[0] != 1 || g.out[0] != 1 || g.pad[0] != 0) return nullptr;
-    const int m = winograd_size(g.out[1], g.out[2]);
-    if (m == 0 || p.in.channels < 16 || p.out.channels < 16) {
-      ctx.refuse("winograd: fewer than 9 tiles or 16 channels");
-      return nullptr;
-    }
     if (!panels_.constant()) {
       ctx.refuse("winograd: weights are not constant");
       return nullptr;
     }
-    return winograd_f32(ctx.isa(), m);
+    const bool channels = p.in.channels >= 16 && p.out.channels >= 16;
+    const int usual = channels ? winograd_size(g.out[1], g.out[2]) : 0;
+    const int m = channels ? choose_winograd(ctx, g, p.in.channels, p.out.channels, usual) : 0;
+    if (usual == 0 && m == 0) ctx.refuse("winograd: fewer than 9 tiles or 16 channels");
+    return m ? winograd_f32(ctx.isa(), m) : nullptr;
   }
 
   void plan_winograd(PlanContext& ctx, const Problem& p, const WinogradF32& kernel) const {

@@ -5,6 +5,7 @@
 #include "csrc/ops/activation.h"
 #include "csrc/ops/copy_step.h"
 #include "csrc/ops/gemm_pack.h"
+#include "csrc/ops/gemm_split.h"
 #include "csrc/ops/matmul_shape.h"
 #include "kernels/gemm/plain.h"
 #include "kernels/gemm/product_f64.h"
@@ -74,6 +75,7 @@ class MatMulOp final : public Op {
     }
     p.epilogue = form_.epilogue;
     const double cost = gemm_f32_prepare(p);
+    choose_split(ctx, p);
     const int parts = ctx.parts_for(cost);
 
     const Addends add = addends(ctx, s, m);

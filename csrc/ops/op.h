@@ -130,14 +130,24 @@ class PlanContext {
   }
   // For explain(): why a faster kernel was not taken.
   virtual void refuse(const std::string& reason) = 0;
+  // Whether choose() may answer anything but the fallback: else its problem need not be put into words.
+  virtual bool tuning() const { return false; }
+  // Which candidate tuning found fastest, else `fallback` (-1: none of them). problem: its kind, a blank, and all that
+  // the choice may depend on. Where candidates differ in bits that is one sample's shape, never the batch or the
+  // threads.
+  virtual int choose(const std::string& problem, std::span<const char* const> candidates, int fallback) {
+    return fallback;
+  }
   // Number of parts for work of about `cost` basic units (one unit: a vector-width memory or arithmetic operation,
   // roughly 1 ns / 4): 1 below the price of waking another core, else threads().
-  int parts_for(double cost) const { return cost < 40000 ? 1 : threads(); }
+  int parts_for(double cost) const { return cost < split_cost() ? 1 : threads(); }
+  static constexpr double kSplitCost = 40000;
 
   [[noreturn]] void eager() { throw RunEagerly{}; }
   [[noreturn]] void not_native(const std::string& reason) { throw NotNative{reason}; }
 
  private:
+  virtual double split_cost() const { return kSplitCost; }
   virtual void add_step(const char* kernel, StepFn fn, const void* params, size_t bytes, std::span<const Operand> args,
                         int parts, double flops) = 0;
 };

@@ -212,7 +212,23 @@ py::dict step_dict(const Program& p, int node, const char* kernel, int depth, co
   d["flops"] = 0.0;
   d["depth"] = depth;
   d["refusals"] = refusals;
+  std::string tuned;
+  for (const Choice& c : s.choices)
+    if (c.node == node && c.tuned)
+      tuned += (tuned.empty() ? "" : "; ") + c.problem.substr(0, c.problem.find(' ')) + ": " + c.candidates[c.chosen];
+  if (!tuned.empty()) d["tuned"] = tuned;
   return d;
+}
+
+void list_choices(const Segment& s, py::list& out) {
+  for (const Choice& c : s.choices) {
+    py::dict d;
+    d["node"] = c.node;
+    d["problem"] = c.problem;
+    d["candidates"] = c.candidates;
+    d["chosen"] = c.chosen;
+    out.append(d);
+  }
 }
 
 void explain_segment(const Program& p, const Profile& profile, size_t visit, py::list& out) {
@@ -263,17 +279,19 @@ py::dict explain(Executor& e, const py::sequence& arrays, bool run_it) {
   } else {
     profile.visits.push_back({nullptr, first, 0});
   }
-  py::list steps;
+  py::list steps, choices;
   size_t arena = 0;
   bool finished = false;
   for (size_t i = 0; i < profile.visits.size(); ++i) {
     const Profile::Visit& v = profile.visits[i];
     explain_segment(v.program ? *v.program : e.program(), profile, i, steps);
+    if (v.depth == 0) list_choices(*v.segment, choices);
     arena += v.segment->arena_bytes;
     finished = finished || (v.depth == 0 && v.segment->end == SegmentEnd::finished);
   }
   py::dict d;
   d["steps"] = steps;
+  d["choices"] = choices;
   d["arena_bytes"] = arena;
   d["finished"] = finished;
   return d;
@@ -315,6 +333,7 @@ PYBIND11_MODULE(_core, m) {
       .def("label", &Program::label)
       .def("check", &findings, py::arg("expected"))
       .def_property_readonly("subprograms", [](const Program& p) { return p.subprograms; })
+      .def("set_tuning", &Program::set_tuning, py::arg("table"))
       .def_property_readonly("isa", [](const Program& p) { return name_of(p.isa); });
 
   py::class_<Executor>(m, "Executor")
@@ -331,6 +350,7 @@ PYBIND11_MODULE(_core, m) {
            })
       .def("explain", &explain, py::arg("inputs"), py::arg("run_it"))
       .def("trim", &Executor::trim)
+      .def("forget_plans", &Executor::forget_plans)
       .def_property_readonly("cached_plans", &Executor::cached_plans)
       .def_property_readonly("cached_bytes", &Executor::cached_bytes)
       .def_property_readonly("threads", &Executor::threads);

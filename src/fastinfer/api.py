@@ -9,6 +9,8 @@ import sys
 from collections.abc import Collection, Iterator
 from typing import Any
 
+import numpy as np
+
 from fastinfer.errors import ModelError, UnsupportedError
 from fastinfer.model import Model
 from fastinfer.tensors import TensorSpec
@@ -33,13 +35,15 @@ def compile(
         A torch module is compiled as it is in ``eval()`` mode, whatever its mode (and left in that mode). Its parameters
         are copied: training on does not change the compiled model. One that writes to its buffers or inputs is refused.
     example_inputs: a tuple of positional or a dict of keyword arguments for a torch module. None, numbers and strings
-        among them are fixed: a call gives the same or leaves them out.
+        among them are fixed: a call gives the same or leaves them out. With ``tune``, also arrays for the inputs of an ONNX model.
     dynamic_shapes: as for ``torch.export.export``; what each ``Dim`` states (equal extents, min, max) is checked at calls.
     precision: "fp32" (the default keeps float32 accuracy), or "bf16": convolutions and products with constant
         weights may round their operands to bfloat16 (float32 sums), which gives outputs within about 1e-2 of their
         largest value. It is fast on CPUs with AVX-512 BF16 and correct on all.
     threads: threads a call may use, the caller included; default: the cores this process may use.
     strict: make operators without a native form an error instead of running them by reference.
+    tune: race the kernels that each layer can choose between on inputs of the example's shapes (without an example: the
+        declared ones, a free first extent being 1), and keep the winners: see :meth:`Model.tune`.
     overridable: initializers, also listed as inputs of the ONNX model, that calls may replace. Without it they are
         constants, and the first call that gives one compiles the model again (``Model.run``).
 
@@ -47,14 +51,12 @@ def compile(
     """
     if device != "cpu":
         raise UnsupportedError(f"device='{device}'; this build runs on 'cpu'")
-    if tune:
-        raise UnsupportedError("tune=True is not available in this build")
     from fastinfer import frontend, passes
     from fastinfer.check import check
     from fastinfer.lower import lower, port_of
 
     def again(names: Collection[str]) -> Model:
-        return compile(source, device=device, precision=precision, threads=threads, strict=strict, tune=tune,
+        return compile(source, device=device, precision=precision, threads=threads, strict=strict,
                        overridable=[*overridable, *names])  # fmt: skip
 
     if precision not in passes.PRECISIONS:
@@ -70,9 +72,9 @@ def compile(
         constants, defaults = [], {}
     else:
         _refuse_other(source)
-        if example_inputs is not None or dynamic_shapes is not None:
+        if (example_inputs is not None and not tune) or dynamic_shapes is not None:
             raise ModelError(
-                "example_inputs and dynamic_shapes are for torch models; an ONNX model names its own inputs"
+                "example_inputs (without tune) and dynamic_shapes are for torch models; an ONNX model names its own inputs"
             )
         with _stage("reading the model"):
             model, call, names, ranges = frontend.load(source, overridable=overridable), None, {}, {}
@@ -88,7 +90,29 @@ def compile(
             overridable=constants, with_inputs=again if constants else None,
         )  # fmt: skip
         program.notes["by_reference"] = check(program, made._native, strict)
-        return made
+    if tune:
+        _tune(made, example_inputs)
+    return made
+
+
+def _tune(model: Model, example: tuple | dict[str, Any] | None) -> None:
+    if isinstance(example, dict):
+        model.tune(**example)
+    elif example is not None:
+        model.tune(*example)
+    else:
+        model.tune(*[_example(spec) for spec in model.inputs])
+
+
+def _example(spec: TensorSpec) -> np.ndarray:
+    """Normal numbers, integers that index any table, masks of ones."""
+    extents = spec.shape
+    if extents is None or any(not isinstance(d, int) for d in extents[1:]):
+        raise ModelError(f"tune=True needs example_inputs: only the first extent of an input may be free, not {spec}")
+    zeros = spec.zeros()
+    if zeros.dtype.kind == "f":
+        return np.random.default_rng(0).standard_normal(zeros.shape).astype(zeros.dtype)
+    return np.ones_like(zeros) if zeros.dtype == np.bool_ or "mask" in spec.name else zeros
 
 
 @contextlib.contextmanager

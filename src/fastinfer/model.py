@@ -67,6 +67,9 @@ class Model:
         if threads is not None and threads < 1:
             raise InputError(f"threads={threads}; needed: at least 1")
         self._executor = _core.Executor(self._native, min(threads or cores, 64))
+        self._tuned = _table(program.notes.get("tuning", {}))
+        if self._tuned:
+            self._native.set_tuning(self._tuned)
         self._call = call or program.call()
         if self._call is not None and self._call.n_inputs != len(program.graph.inputs):
             raise ModelError(f"the program has {len(program.graph.inputs)} inputs, its call {self._call.n_inputs}")
@@ -251,6 +254,21 @@ class Model:
         self._executor.run(arrays)
         return Profile([self._executor.profile(arrays)[1] for _ in range(max(1, runs))], self._executor.threads)
 
+    def tune(self, *args: Any, **inputs: Any) -> None:
+        """Race what plans for inputs of these shapes can choose between, and use the winners from now on.
+
+        Per layer: Winograd or the direct sum, how products are split between cores, whether a step is worth waking
+        them. Winners are kept in a file (docs/tuning.md), so the second time is quick, and in what :meth:`save` writes;
+        :meth:`explain` shows them. Results stay within the precision that was asked for. A choice that moves bits
+        depends on one sample's shape, never on the batch. Takes seconds; let no other thread run the model meanwhile.
+        Raises InputError.
+        """
+        from fastinfer.tuning import tune
+
+        arrays = [a if type(a) is np.ndarray else to_numpy(a)[0] for a in self._bind(args, inputs)]
+        self._tuned = tune(self._native, self._executor, arrays, self._tuned)
+        self._program.notes["tuning"] = self._tuned
+
     def memory(self) -> MemoryUse:
         """What the model holds now; call :meth:`trim` to give back all but the constants."""
         constants = 0
@@ -277,6 +295,13 @@ class Model:
         ins = ", ".join(map(str, self.inputs))
         outs = ", ".join(map(str, self.outputs))
         return f"<fastinfer.Model ({ins}) -> ({outs}), {self._native.isa}, {self.threads} threads>"
+
+
+def _table(tuning: Any) -> dict[str, str]:
+    """What a file says was tuned, checked."""
+    if not isinstance(tuning, dict) or not all(isinstance(x, str) for pair in tuning.items() for x in pair):
+        raise ModelError("the program's tuning is not a table of words")
+    return dict(tuning)
 
 
 class _Variants:
