@@ -87,7 +87,7 @@ StepFacts facts_of(const Program& program, const Segment& segment, size_t index)
   if (step.node < 0) return facts;
   const Node& node = program.nodes[step.node];
   const auto& state = segment.state;
-  if (const OutputSource* copied = final_copy(segment, node, step)) return {copied->desc, 2 * copied->desc.bytes()};
+  if (const OutputSource* copied = final_copy(segment, node, step)) return {copied->desc, 0, 2 * copied->desc.bytes()};
   size_t first = index, last = index + 1;
   while (first > 0 && segment.steps[first - 1].node == step.node) --first;
   while (last < segment.steps.size() && segment.steps[last].node == step.node) ++last;
@@ -111,7 +111,9 @@ StepFacts facts_of(const Program& program, const Segment& segment, size_t index)
     seen.push_back(v);
     size_t bytes = reached(program, state[v], v, args);
     if (!bytes && leading && !reached(program, state[v], v, all)) bytes = state[v].desc.bytes();
-    facts.bytes += i == 0 && selects(node) ? std::min(bytes, output_bytes(node, state)) : bytes;
+    if (i == 0 && selects(node)) bytes = std::min(bytes, output_bytes(node, state));
+    facts.bytes += bytes;
+    if (program.constant_of[v] >= 0) facts.weight_bytes += bytes;
   }
   return facts;
 }

@@ -6,7 +6,8 @@
 namespace fi {
 
 struct StepFacts {
-  Desc out;        // the node's output that the step fills; of a step that fills scratch, the node's first output
+  Desc out;  // the node's output that the step fills; of a step that fills scratch, the node's first output
+  size_t weight_bytes{};  // of `bytes`, those of constants
   size_t bytes{};  // of the node's inputs that it reads and outputs that it writes, each once; scratch is not counted
 };
 

@@ -159,6 +159,7 @@ void add_facts(py::dict& d, const Program& p, const Profile& profile, size_t vis
   d["shape"] = known ? py::cast(std::vector<int64_t>(f.out.shape.begin(), f.out.shape.end())) : py::none();
   d["dtype"] = known ? py::cast(name_of(f.out.dtype)) : py::none();
   d["bytes"] = f.bytes;
+  d["weight_bytes"] = f.weight_bytes;
 }
 
 py::list profile_list(const Profile& profile) {

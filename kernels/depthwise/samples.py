@@ -6,10 +6,10 @@ import numpy as np
 from kernels.case import Case, T, W, const, conv
 
 
-def _bytes(size: int, channels: int, stride: int) -> Case:
+def _bytes(size: int, channels: int, stride: int, constant: bool = True) -> Case:
     """QLinearConv as MobileNet has it: u8 activations, s8 weights, a scale per channel."""
     one, zero = const(np.float32(0.02), "float32"), const(np.uint8(128), "uint8")
-    weights, scales = W(channels, 1, 3, 3, dtype="int8"), const(np.full(channels, 0.01), "float32")
+    weights, scales = T((channels, 1, 3, 3), "int8", constant), const(np.full(channels, 0.01), "float32")
     zeros = const(np.zeros(channels), "int8")
     window = {"kernel_shape": [3, 3], "strides": [stride] * 2, "pads": [1] * 4, "group": channels}
     inputs = (T((1, channels, size, size), "uint8"), one, zero, weights, scales, zeros, one, zero)
@@ -36,4 +36,5 @@ CASES = {
     "bf16_dilated_28": conv(28, 96, 96, group=96, dilations=[2, 2], **_BF16),
     "bytes_mobilenet_28": _bytes(28, 192, 1),
     "bytes_mobilenet_112_s2": _bytes(112, 96, 2),
+    "bytes_weights_at_run_time": _bytes(28, 192, 1, constant=False),
 }

@@ -21,7 +21,7 @@ class Explanation:
     - kernel, parts: what runs, and into how many parts it is cut;
     - refusals: why not a faster kernel; tuned: what tuning chose (only where it did);
     - shape, dtype: of the output that the step fills (of a step that fills scratch: of its node's output);
-    - bytes: of inputs, weights and outputs that it reads and writes, each once;
+    - bytes: of inputs, weights and outputs that it reads and writes, each once; weight_bytes: those of constants;
     - flops: multiplications and additions of the plain algorithm (see :func:`flops_done`);
     - depth: 0 for the model, 1 for a graph inside one of its nodes, ...
 

@@ -24,7 +24,9 @@ def test_matmul_counts_its_packed_weights():
     m = compiled([helper.make_node("MatMul", ["x", "w"], ["y"])], [("x", F32, ["n", 64])], ["y"], [("w", w)])
     (step,) = m.explain({"x": np.ones((5, 64), np.float32)}).steps
     assert step["shape"] == [5, 128] and step["dtype"] == "float32" and step["flops"] == 2 * 5 * 64 * 128
-    assert step["bytes"] == 4 * (5 * 64 + 64 * 128 + 5 * 128)  # 128 columns are two whole panels: no padding
+    assert (
+        step["bytes"] == 4 * (5 * 64 + 64 * 128 + 5 * 128) and step["weight_bytes"] == 4 * 64 * 128
+    )  # 128 columns are two whole panels: no padding
 
 
 def test_gather_reads_what_it_gives_out():
