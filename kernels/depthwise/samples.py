@@ -3,7 +3,7 @@
 
 import numpy as np
 
-from kernels.case import Case, T, W, const, conv
+from kernels.case import Case, T, const, conv
 
 
 def _bytes(size: int, channels: int, stride: int, constant: bool = True) -> Case:
