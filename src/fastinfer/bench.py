@@ -20,8 +20,8 @@ from fastinfer.model import Model
 
 TOLERANCE = 1e-4  # max|a − b| ≤ TOLERANCE · max|b|
 # bfloat16 has 8 bits: 2.5e-3 rms per product, and deep networks gather it; those of random weights most (OpenVINO's own
-# error in bfloat16 is 0.09 on the suite's ResNet-50, 0.10 on MobileNetV2, 0.14 on YOLOv8n).
-BF16_TOLERANCE = 0.2
+# error in bfloat16 is 0.09 on the suite's ResNet-50, 0.10 on MobileNetV2, 0.14 on YOLOv8n; ours 0.10, 0.09, 0.19).
+BF16_TOLERANCE = 0.25
 # Before a block the others' threads must park, else they take a core from the runtime whose turn it is. ONNX Runtime's
 # workers spin by count: 16 ms after a call on one machine, 50 to 70 ms on another (Zen 5); OpenVINO's about 1 ms. So
 # the end of spinning is measured: PAUSE is one look at the process's CPU time, which is kept in ticks of up to 4 ms.
