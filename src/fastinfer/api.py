@@ -83,8 +83,9 @@ def compile(
     with _stage("optimizing the model"):
         model = passes.run_pipeline(model, precision=precision)
         packed = passes.pack_sequences(model)
+        rows = passes.independent_rows(model) if isinstance(packed, str) else "it packs"
     with _stage("lowering the model"):
-        program = lower(model, defaults, packed, names, ranges, expect=True)
+        program = lower(model, defaults, packed, rows, names, ranges, expect=True)
         made = Model(
             program, threads=threads, strict=strict, call=call,
             overridable=constants, with_inputs=again if constants else None,

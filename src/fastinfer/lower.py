@@ -29,13 +29,15 @@ def lower(
     model: ir.Model,
     defaults: Mapping[str, ir.TensorProtocol] | None = None,
     packed: PackedGraph | str | None = None,
+    rows: str = "not asked for",
     output_names: Mapping[int, str] | None = None,
     ranges: Mapping[str, tuple[int, int | None]] | None = None,
     expect: bool = False,
 ) -> Program:
     """Lower a model (newest opset, functions inlined, passes applied). defaults: of inputs that may be left out;
-    packed: the form for sequences of different lengths, or why there is none. output_names: names for some outputs, by
-    index. ranges: (least, greatest) of free extents by name. expect: note types and shapes for check.py."""
+    packed: the form for sequences of different lengths, or why there is none; rows: why rows may not share a batch.
+    output_names: names for some outputs, by index. ranges: (least, greatest) of free extents by name. expect: note
+    types and shapes for check.py."""
     tensors: dict[str, Any] = {}
     shared: dict[int, str] = {}
     lowering = _Lowering(tensors, {}, shared=shared, shapes=Shapes(model) if expect else None)
@@ -49,7 +51,7 @@ def lower(
     keys = {name: lowering.key(_numpy(tensor)) for name, tensor in (defaults or {}).items()}
     program = Program(graph, tensors, {"opsets": dict(model.opset_imports), "defaults": keys})
     if isinstance(packed, str):
-        program.packed = {"refused": packed}
+        program.packed = {"refused": packed, "rows": rows}
     elif packed is not None:
         lowered = _Lowering(tensors, {}, shared=shared).graph(packed.model.graph, [])
         program.packed = {"graph": lowered, **packed.notes()}

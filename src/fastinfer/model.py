@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,7 +82,7 @@ class Model:
         self._input_names = [s.name for s in specs]
         self._optionals = [(i, p) for i, p in enumerate(program.graph.inputs) if "optional" in p]
         self._output_names = [s.name for s in self.outputs]
-        self._many = Many(self._executor.run, self._packed_form, bool(program.packed.get("rows", False)))
+        self._many = Many(self._executor.run, self._packed_form, self._rows_mix)
         self._plain = self._call is None or self._call.plain
 
     # ------------------------------------------------------------------------------------------------------------ run
@@ -136,7 +136,8 @@ class Model:
         outcomes = self.run_each(feeds)
         for i, outcome in enumerate(outcomes):
             if isinstance(outcome, Exception):
-                outcome.add_note(f"in feed {i} of {len(feeds)}")
+                if hasattr(outcome, "add_note"):  # Python 3.11
+                    outcome.add_note(f"in feed {i} of {len(feeds)}")
                 raise outcome
         return outcomes  # type: ignore[return-value]
 
@@ -159,11 +160,40 @@ class Model:
                 outcomes[i] = dict(zip(self._output_names, result, strict=True))
         return outcomes
 
+    def batch_group(self, inputs: Mapping[str, Any]) -> tuple[Hashable | None, int]:
+        """(group, rows): feeds of equal groups share one call in :meth:`run_each`, one of group None runs alone; rows is
+        the feed's extent along the batch. Raises InputError for wrong names."""
+        if self._variants.find(inputs):
+            return None, 1
+        return self._many.group(self._arrays(inputs))
+
+    def prepare_many(self) -> None:
+        """Build now what the first :meth:`run_many` would build."""
+        self._many.packed()
+
     @property
     def packing(self) -> str:
         """Empty where sequences of different lengths run as one packed call; else why they cannot."""
-        refused = self._program.packed.get("refused", "" if self._program.packed else "compiled without a packed form")
-        return str(refused)
+        return str(
+            self._program.packed.get("refused", "" if self._program.packed else "compiled without a packed form")
+        )
+
+    @property
+    def batches(self) -> str:
+        """How several feeds share calls (:meth:`run_many`), in words."""
+        if not self.packing:
+            return "feeds of all lengths in one call, packed without padding"
+        rows = self._program.packed.get("rows", "not asked for")
+        return f"{f'one by one: {rows}' if rows else 'feeds of equal shapes as one batch'} (not packed: {self.packing})"
+
+    def _rows_mix(self, arrays: Sequence[Any]) -> str:
+        """Why rows of such feeds may not share a batch; empty when they may. By reference bits may depend on company."""
+        why = str(self._program.packed.get("rows", "not asked for"))
+        if why:
+            return why
+        plan = self._executor.explain(arrays, False)
+        foreign = [s["label"] for s in plan["steps"] if s["kernel"] in ("reference", "eager")]
+        return f"{foreign[0]} runs by reference" if foreign else "" if plan["finished"] else "shapes depend on data"
 
     def _packed_form(self) -> PackedForm | None:
         notes = self._program.packed
@@ -173,7 +203,7 @@ class Model:
             native = self._program.packed_native(self._native)
             return PackedForm(notes, native, self.threads, [*self.inputs, *self.overridable][: len(self._input_names)])
         except (ModelError, UnsupportedError) as e:
-            self._program.packed = {"refused": str(e), "rows": notes.get("rows", False)}
+            self._program.packed = {"refused": str(e), "rows": "not asked for"}
             return None
 
     async def arun(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -243,8 +273,9 @@ class Model:
             return variant.explain(inputs)
         example = inputs if inputs is not None else {s.name: s.zeros() for s in self.inputs}
         return Explanation(
-            self._executor.explain(self._arrays(example), inputs is not None), self.fallback_nodes, self._native.isa
-        )
+            self._executor.explain(self._arrays(example), inputs is not None), self.fallback_nodes, self._native.isa,
+            self.batches,
+        )  # fmt: skip
 
     def profile(self, inputs: Mapping[str, Any], runs: int = 10) -> Profile:
         """Time every step over ``runs`` calls (after one warm-up). Times are in nanoseconds."""

@@ -25,12 +25,13 @@ class Explanation:
     - flops: multiplications and additions of the plain algorithm (see :func:`flops_done`);
     - depth: 0 for the model, 1 for a graph inside one of its nodes, ...
 
-    fallback: node → why it has no native operator.
+    fallback: node → why it has no native operator. batches: how several feeds share calls.
     """
 
     plan: dict[str, Any]
     fallback: dict[str, str]
     isa: str
+    batches: str = ""
     steps: list[dict[str, Any]] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -52,6 +53,7 @@ class Explanation:
         if not self.plan["finished"]:
             lines.append("     ... the rest is planned when run-time values are known: call explain(inputs)")
         lines += [f"reference fallback: {node}: {why}" for node, why in self.fallback.items()]
+        lines += [f"several feeds: {self.batches}"] if self.batches else []
         return "\n".join(lines)
 
 

@@ -174,3 +174,93 @@ def test_refused_with_a_reason(name):
     for got, feed in zip(model.run_many(feeds), feeds):
         for k, want in model.run(feed).items():
             np.testing.assert_array_equal(got[k], want)
+
+
+# --------------------------------------------------------------------------------------------- rows of one shape each
+
+
+ROWS = {
+    "convolutions and pooling": (
+        """g (float[n,3,9,9] x) => (float[n,5] y) { a = Conv<kernel_shape = [3, 3], strides = [2, 2]>(x, w) r = Relu(a)
+           p = GlobalAveragePool(r) f = Flatten(p) y = Gemm(f, v) }""", weights(w=(4, 3, 3, 3), v=(4, 5))),
+    "LSTM, last step": (
+        """g (float[n,6,8] x) => (float[n,4] y) { s = Transpose<perm = [1, 0, 2]>(x)
+           a, h, c = LSTM<hidden_size = 4>(s, w, r) z = Constant<value_ints = [0]>() y = Squeeze(h, z) }""",
+        weights(w=(1, 16, 8), r=(1, 16, 4))),
+    "attention within the row": (
+        """g (float[n,6,8] x) => (float[n,6,8] y) { t = Transpose<perm = [0, 2, 1]>(x) s = MatMul(x, t)
+           p = Softmax<axis = -1>(s) y = MatMul(p, x) }""", {}),
+    "softmax along what was a sequence": ("g (float[n,6,8] x) => (float[n,6,8] y) { y = Softmax<axis = 1>(x) }", {}),
+}  # fmt: skip
+MIXED = {
+    "softmax over the batch": ("g (float[n,8] x) => (float[n,8] y) { y = Softmax<axis = 0>(x) }", {}, "along the batch"),
+    "distance from the mean": (
+        """g (float[n,8] x) => (float[n,8] y) { a = Constant<value_ints = [0]>() m = ReduceMean(x, a) y = Sub(x, m) }""",
+        {}, "along the batch"),
+    "scale of the whole tensor": (
+        """g (float[n,8] x) => (float[n,8] y) { q, s, z = DynamicQuantizeLinear(x) y = DequantizeLinear(q, s, z) }""",
+        {}, "may mix"),
+    "similarities": (
+        "g (float[n,8] x) => (float[n,n] y) { t = Transpose(x) y = MatMul(x, t) }", {}, "depends on the inputs"),
+    "statistics of the batch": (
+        """g (float[n,3,4,4] x) => (float[n,3,4,4] y) { y, m, v = BatchNormalization<training_mode = 1>(x, s, s, s, s) }""",
+        {"s": np.ones(3, np.float32)}, "statistics"),
+    "rows regrouped": (
+        """g (float[n,8] x) => (float[n,8] y) { s = Constant<value_ints = [8, -1]>() a = Reshape(x, s)
+           to = Constant<value_ints = [-1, 8]>() y = Reshape(a, to) }""", {}, "Reshape"),
+    "fixed batch": ("g (float[4,8] x) => (float[4,8] y) { y = Relu(x) }", {}, "needed: a batch"),
+    "batch behind": ("g (float[n,8] x) => (float[8,n] y) { y = Transpose(x) }", {}, "no batch in front"),
+    "all of one row": (
+        """g (float[n,8] x) => (float[n,8] y) { z = Constant<value_int = 0>() f = Gather<axis = 0>(x, z) y = Add(x, f) }""",
+        {}, "along the batch"),
+}  # fmt: skip
+
+
+def row_feeds(model, rows):
+    (spec,) = model.inputs
+    shape = [d for d in spec.shape[1:]]
+    return [{spec.name: RNG.standard_normal((spec.shape[0] if isinstance(spec.shape[0], int) else n, *shape),
+                                            dtype=np.float32)} for n in rows]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_rows_share_a_batch(name):
+    text, constants = ROWS[name]
+    model = compile_text(text, **constants)
+    assert model.batches.startswith("feeds of equal shapes as one batch"), model.batches
+    assert "several feeds: feeds of equal shapes" in str(model.explain())
+    feeds = row_feeds(model, (1, 1, 3, 1))
+    sizes = []
+    alone = model._many._alone
+    model._many._alone = lambda arrays: sizes.append(len(arrays[0])) or alone(arrays)
+    got = model.run_many(feeds)
+    assert sizes == [6]
+    for g, f in zip(got, feeds):
+        for k, want in model.run(f).items():
+            np.testing.assert_array_equal(g[k], want)
+
+
+@pytest.mark.parametrize("name", MIXED)
+def test_rows_that_mix_run_one_by_one(name):
+    text, constants, reason = MIXED[name]
+    proto = onnx.parser.parse_model(HEADER + text)
+    for key, array in constants.items():
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(array, key))
+    model = fi.compile(proto)
+    assert model.batches.startswith("one by one: ") and reason in model.batches
+    feeds = row_feeds(model, (1, 2, 1))
+    for g, f in zip(model.run_many(feeds), feeds):
+        for k, want in model.run(f).items():
+            np.testing.assert_array_equal(g[k], want)
+
+
+def test_rows_by_reference_run_one_by_one():
+    """numpy's products of more rows have other bits."""
+    text = "g (double[n,3,6] x) => (double[n,4,6] y) { y = Conv<kernel_shape = [1]>(x, w) }"
+    proto = onnx.parser.parse_model(HEADER + text)
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(RNG.standard_normal((4, 3, 1)), "w"))
+    model = fi.compile(proto)
+    feeds = [{"x": RNG.standard_normal((1, 3, 6))} for _ in range(3)]
+    assert "by reference" in model._rows_mix([feeds[0]["x"]])
+    for g, f in zip(model.run_many(feeds), feeds):
+        np.testing.assert_array_equal(g["y"], model.run(f)["y"])

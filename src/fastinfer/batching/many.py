@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import numpy as np
 
 from fastinfer.batching.packing import Extent, PackedForm
+from fastinfer.errors import FastinferError
 
 Arrays = Sequence[Any]
 Outcome = list[np.ndarray] | Exception
@@ -22,14 +23,17 @@ MAX_TOKENS = 4096
 class Many:
     """How one model takes many feeds.
 
-    alone: runs one feed. packed: makes the packed form when it is first needed, None where there is none. rows: whether
-    the rows of a batch are independent, so that feeds of equal shapes may be one batch.
+    alone: runs one feed. packed: makes the packed form when it is first needed, None where there is none. rows: why a
+    batch may not be made of feeds like this one; empty when its rows are independent.
     """
 
-    def __init__(self, alone: Callable[[Arrays], list], packed: Callable[[], PackedForm | None], rows: bool) -> None:
+    def __init__(
+        self, alone: Callable[[Arrays], list], packed: Callable[[], PackedForm | None], rows: Callable[[Arrays], str]
+    ) -> None:
         self._alone = alone
         self._make_packed = packed
         self._rows = rows
+        self._may_batch: bool | None = None
         self._guard = threading.Lock()
         self._packed: list[PackedForm | None] = []
 
@@ -46,6 +50,25 @@ class Many:
                 if form is not None:
                     form.executor.trim()
 
+    def _batches(self, arrays: Arrays) -> bool:
+        if self._may_batch is None:
+            try:
+                self._may_batch = not self._rows(arrays)
+            except FastinferError:
+                return False  # this feed is wrong; another one decides
+        return self._may_batch
+
+    def group(self, arrays: Arrays) -> tuple[Hashable | None, int]:
+        """Which feeds share a call with this one (equal groups; None: no other), and how many rows it has."""
+        packed = self.packed()
+        if packed is not None:
+            extent = packed.extent(arrays)
+            return (None, 1) if extent is None else ("packed", extent.rows)
+        signature = shape_signature(arrays)
+        if signature is None or not self._batches(arrays):
+            return None, 1
+        return signature, len(arrays[0])
+
     def run(self, feeds: Sequence[Arrays]) -> list[Outcome]:
         """The outputs of each feed, or what it raised. One feed's failure is its own."""
         outcomes: list[Outcome | None] = [None] * len(feeds)
@@ -58,9 +81,10 @@ class Many:
                     outcomes, feeds, group, lambda g: packed.run([feeds[i] for i in g], [extents[i] for i in g])
                 )
             left = [i for i in left if i not in extents]
-        elif self._rows:
+        elif len(feeds) > 1:
             for group in shape_groups(feeds, left):
-                self._settle(outcomes, feeds, group, lambda g: self._batch([feeds[i] for i in g]))
+                if len(group) > 1 and self._batches(feeds[group[0]]):
+                    self._settle(outcomes, feeds, group, lambda g: self._batch([feeds[i] for i in g]))
             left = [i for i in left if outcomes[i] is None]
         for i in left:
             outcomes[i] = self._one(feeds[i])
@@ -106,12 +130,17 @@ def token_groups(extents: dict[int, Extent]) -> list[list[int]]:
     return groups
 
 
+def shape_signature(arrays: Arrays) -> tuple | None:
+    """What must agree for two feeds to be one batch; None when their arrays do not share a number of rows."""
+    if not all(isinstance(a, np.ndarray) and a.ndim > 0 and len(a) == len(arrays[0]) for a in arrays):
+        return None
+    return tuple((str(a.dtype), a.shape[1:]) for a in arrays) if arrays and len(arrays[0]) else None
+
+
 def shape_groups(feeds: Sequence[Arrays], which: Sequence[int]) -> list[list[int]]:
-    """Feeds whose arrays differ in nothing but the number of rows, which all their arrays share."""
+    """Feeds that may be one batch."""
     groups: dict[tuple, list[int]] = {}
     for i in which:
-        arrays = feeds[i]
-        if not all(isinstance(a, np.ndarray) and a.ndim > 0 and len(a) == len(arrays[0]) for a in arrays):
-            continue
-        groups.setdefault(tuple((str(a.dtype), a.shape[1:]) for a in arrays), []).append(i)
+        if (signature := shape_signature(feeds[i])) is not None:
+            groups.setdefault(signature, []).append(i)
     return list(groups.values())

@@ -47,6 +47,7 @@ def explain(
                 "arena_bytes": explanation.arena_bytes,
                 "steps": explanation.steps,
                 "fallback": explanation.fallback,
+                "batches": explanation.batches,
             }
         )
         return
@@ -58,6 +59,7 @@ def explain(
     )
     for remark in _remarks(explanation.steps):
         console.print(escape(remark))
+    console.print(f"several feeds: {escape(explanation.batches)}")
     for node, why in explanation.fallback.items():
         console.print(f"[yellow]by reference:[/] {escape(node)}: {escape(why)}")
 

@@ -30,6 +30,7 @@ from .lower_attention import lower_attention
 from .lower_contrib import lower_contrib
 from .lower_group_query import lower_group_query
 from .merge_movements import expose_heads, merge_movements
+from .pack_sequences import independent_rows as independent_rows
 from .pack_sequences import pack_sequences as pack_sequences
 from .recognize_activations import recognize_activations
 from .recognize_gelu import recognize_gelu

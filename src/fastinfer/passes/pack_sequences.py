@@ -7,17 +7,19 @@ a way that has a packed form (attention, pooling, positions). The first node tha
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
 import onnx_ir as ir
 
 from . import pattern
 from .eliminate_dead_code import eliminate_dead_code
-from .packing import rules_shape, rules_token
-from .packing.translate import PREFIX, Translation, describe
+from .packing import rules_rows, rules_shape, rules_token
+from .packing.translate import PREFIX, Rule, Translation, describe
 from .packing.values import BATCH, LENGTH, Extent, Form, Packed, Refused, form_of
 
 RULES = {**rules_shape.RULES, **rules_token.RULES}
+ROW_RULES = {**RULES, **rules_rows.RULES}
 
 
 @dataclass
@@ -53,7 +55,7 @@ def pack_sequences(model: ir.Model) -> PackedGraph | str:
         if not any(p.form == "token" for p in ports):
             return "no input has a free second axis, along which sequences could lie"
         for node in model.graph:
-            _translate(t, node)
+            _translate(t, node, RULES)
         outputs = [_output(t, v) for v in model.graph.outputs]
     except Refused as e:
         return str(e)
@@ -77,7 +79,26 @@ def _input(t: Translation, v: ir.Value) -> PackedPort:
     return PackedPort(v.name or "", form.value, 1 if form is Form.token else 0, 0)
 
 
-def _translate(t: Translation, node: ir.Node) -> None:
+def independent_rows(model: ir.Model) -> str:
+    """Empty when every output's row b depends on row b of the inputs alone, all being [B, fixed extents]; else the node
+    that may mix rows, and why. By the same proof: a row is a sequence without an axis of its own length."""
+    t = Translation(model)
+    try:
+        for v in model.graph.inputs:
+            if _input(t, v).form != "sequence" or v.shape is None or isinstance(v.shape[0], int):
+                return f"input '{v.name}' is {v.shape}; needed: a free batch, then fixed extents"
+        for node in model.graph:
+            _translate(t, node, ROW_RULES)
+        for v in model.graph.outputs:
+            p = t.read(v)
+            if p is None or p.form is not Form.sequence or not p.dense or p.shape[:1] != (BATCH,):
+                return f"output '{v.name}' has no batch in front"
+    except Refused as e:
+        return str(e)
+    return ""
+
+
+def _translate(t: Translation, node: ir.Node, rules: Mapping[tuple[str, str], Rule]) -> None:
     try:
         if pattern.is_op(node, "Constant"):
             t.values[node.outputs[0]] = t.constant_of(node.outputs[0])
@@ -85,7 +106,7 @@ def _translate(t: Translation, node: ir.Node) -> None:
         if any(a.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for a in node.attributes.values()):
             raise Refused("is control flow")
         x = [t.read(v) for v in node.inputs]
-        rule = RULES.get(("" if node.domain == "ai.onnx" else node.domain, node.op_type))
+        rule = rules.get(("" if node.domain == "ai.onnx" else node.domain, node.op_type))
         if rule is None and all(p is None or (p.form is Form.uniform and p.dense) for p in x) and x:
             rule = rules_token.alone
         if rule is None:

@@ -1,0 +1,279 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The mechanism on a virtual clock: an engine that sleeps stands in for the model; then the real one, from tasks and threads."""
+
+import asyncio
+import threading
+
+import numpy as np
+import onnx
+import pytest
+from virtual import run
+
+import fastinfer as fi
+from fastinfer.batching.dispatcher import Dispatcher
+from fastinfer.batching.queue import Queue, Request
+
+
+class Engine:
+    """Takes one second per call; a feed that is an exception is its own outcome."""
+
+    def __init__(self, seconds=1.0):
+        self.seconds = seconds
+        self.calls = []
+
+    async def __call__(self, feeds):
+        self.calls.append((asyncio.get_running_loop().time(), list(feeds)))
+        await asyncio.sleep(self.seconds)
+        return [f if isinstance(f, Exception) else f"did {f}" for f in feeds]
+
+
+def dispatcher(max_batch=4, delay=0.0, engines=1, max_queue=100):
+    engine = Engine()
+    return engine, Dispatcher(Queue(max_batch, delay, max_queue), engine, engines)
+
+
+def submit(d, feed, timeout=None, **fields):
+    return asyncio.ensure_future(d.run(Request(feed, **{"group": "g", **fields}), timeout))
+
+
+def test_a_lone_request_never_waits_and_the_next_call_takes_what_came():
+    async def main():
+        engine, d = dispatcher()
+        tasks = [submit(d, 0)]
+        await asyncio.sleep(0.5)
+        tasks += [submit(d, i) for i in range(1, 6)]
+        assert await asyncio.gather(*tasks) == [f"did {i}" for i in range(6)]
+        assert engine.calls == [(0.0, [0]), (1.0, [1, 2, 3, 4]), (2.0, [5])]
+        await d.close()
+
+    run(main)
+
+
+def test_max_delay_waits_for_company():
+    async def main():
+        engine, d = dispatcher(delay=0.3)
+        first = submit(d, 0)
+        await asyncio.sleep(0.2)
+        second = submit(d, 1)
+        await asyncio.gather(first, second)
+        await asyncio.gather(*(submit(d, i) for i in range(2, 6)))
+        assert engine.calls == [(0.3, [0, 1]), (1.3, [2, 3, 4, 5])]
+        await d.close()
+
+    run(main)
+
+
+def test_a_deadline_fires_while_the_engine_is_busy():
+    async def main():
+        loop = asyncio.get_running_loop()
+        engine, d = dispatcher()
+        running = submit(d, "running", timeout=0.4)
+        patient = submit(d, "patient")
+        waiting = submit(d, "waiting", timeout=0.25)
+        with pytest.raises(fi.DeadlineExceeded):
+            await waiting
+        assert loop.time() == pytest.approx(0.25)
+        with pytest.raises(TimeoutError):
+            await running
+        assert loop.time() == pytest.approx(0.4)
+        assert await patient == "did patient"
+        assert engine.calls == [(0.0, ["running"]), (1.0, ["patient"])]
+        await d.close()
+
+    run(main)
+
+
+def test_no_time_at_all_is_a_deadline_too():
+    async def main():
+        engine, d = dispatcher()
+        with pytest.raises(fi.DeadlineExceeded):
+            await submit(d, 0, timeout=0)
+        assert engine.calls == []
+        await d.close()
+
+    run(main)
+
+
+def test_cancelled_requests_leave_the_queue():
+    async def main():
+        engine, d = dispatcher(max_queue=2)
+        running = submit(d, 0)
+        await asyncio.sleep(0.1)
+        waiting = [submit(d, i) for i in (1, 2)]
+        await asyncio.sleep(0)
+        with pytest.raises(fi.QueueFull):
+            await submit(d, 3)
+        waiting[0].cancel()
+        running.cancel()
+        await asyncio.sleep(0)
+        last = submit(d, 4)
+        assert await asyncio.gather(waiting[1], last) == ["did 2", "did 4"]
+        assert engine.calls == [(0.0, [0]), (1.0, [2, 4])]
+        await d.close()
+
+    run(main)
+
+
+def test_one_poisoned_request_fails_alone():
+    async def main():
+        _, d = dispatcher()
+        first = submit(d, "warm")
+        await asyncio.sleep(0)
+        bad = ValueError("poisoned")
+        results = await asyncio.gather(*(submit(d, f) for f in ("a", bad, "b")), return_exceptions=True)
+        assert results == ["did a", bad, "did b"]
+        await first
+        await d.close()
+
+    run(main)
+
+
+def test_an_engine_that_breaks_goes_on():
+    async def main():
+        async def engine(feeds):
+            if "break" in feeds:
+                raise RuntimeError("broken")
+            return feeds[:-1] if "short" in feeds else feeds
+
+        d = Dispatcher(Queue(4), engine)
+        for feed, error in (("break", RuntimeError), ("short", fi.FastinferError)):
+            with pytest.raises(error):
+                await submit(d, feed)
+        assert await submit(d, "fine") == "fine"
+        await d.close()
+
+    run(main)
+
+
+def test_two_calls_at_once():
+    async def main():
+        engine, d = dispatcher(max_batch=1, engines=2)
+        await asyncio.gather(*(submit(d, i) for i in range(4)))
+        assert [at for at, _ in engine.calls] == [0.0, 0.0, 1.0, 1.0]
+        await d.close()
+
+    run(main)
+
+
+@pytest.mark.parametrize("drain", [True, False])
+def test_close(drain):
+    async def main():
+        engine, d = dispatcher(max_batch=1)
+        tasks = [submit(d, i) for i in range(3)]
+        await asyncio.sleep(0.5)
+        await d.close(drain)
+        assert asyncio.get_running_loop().time() == (3.0 if drain else 1.0)
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        assert results[0] == "did 0" and isinstance(results[2], str if drain else fi.Closed)
+        with pytest.raises(fi.Closed):
+            await submit(d, 9)
+
+    run(main)
+
+
+def test_an_idle_batcher_sets_no_timer():
+    async def main():
+        _, d = dispatcher()
+        await submit(d, 0)
+        assert d._timer is None
+        await d.close()
+
+    run(main)
+
+
+# ------------------------------------------------------------------------------------------------------- with a model
+
+TEXT = """<ir_version: 10, opset_import: ["" : 23]>
+g (int64[n,t] ids) => (float[n,t,8] y, float[n,8] m) { e = Gather<axis = 0>(table, ids) y = MatMul(e, w)
+  one = Constant<value_ints = [1]>() m = ReduceMean<keepdims = 0>(y, one) }"""
+
+
+@pytest.fixture(scope="module")
+def model():
+    r = np.random.default_rng(2)
+    proto = onnx.parser.parse_model(TEXT)
+    for name, shape in (("table", (50, 16)), ("w", (16, 8))):
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(r.standard_normal(shape, dtype=np.float32), name))
+    return fi.compile(proto, threads=2)
+
+
+def same(got, want):
+    assert got.keys() == want.keys()
+    for k in want:
+        np.testing.assert_array_equal(got[k], want[k])
+
+
+def feeds(count, seed=0):
+    r = np.random.default_rng(seed)
+    return [{"ids": r.integers(0, 50, (r.integers(1, 4), r.integers(1, 30)))} for _ in range(count)]
+
+
+def test_model_from_tasks(model):
+    async def main():
+        given = feeds(50)
+        given[7] = {"ids": np.full((1, 5), 50)}  # beyond the table
+        given[9] = {"ids": np.zeros((1, 5), np.float32)}
+        async with fi.Batcher(model, max_batch=16) as b:
+            got = await asyncio.gather(*(b.run(f) for f in given), return_exceptions=True)
+            with pytest.raises(fi.InputError, match="nonsense"):
+                await b.run({"nonsense": np.zeros(3)})
+            with pytest.raises(fi.Closed, match="block the loop"):
+                b.call(given[0])
+        for i, (g, f) in enumerate(zip(got, given)):
+            if i in (7, 9):
+                assert isinstance(g, fi.FastinferError)
+            else:
+                same(g, model.run(f))
+        with pytest.raises(fi.Closed):
+            await b.run(given[0])
+
+    asyncio.run(main())
+
+
+def test_model_from_threads(model):
+    failures = []
+
+    def client(b, seed):
+        try:
+            for f in feeds(20, seed):
+                same(b.call(f, priority=seed % 3, timeout=60), model.run(f))
+        except BaseException as e:
+            failures.append(e)
+
+    with fi.Batcher(model, max_batch=8, max_delay=0.001, calls=2) as b:
+        threads = [threading.Thread(target=client, args=(b, s)) for s in range(6)]
+        for t in threads:
+            t.start()
+        for t in threads:
+            t.join()
+    assert not failures
+    with pytest.raises(fi.Closed):
+        b.call(feeds(1)[0])
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"max_batch": 0}, {"max_delay": -1}, {"max_delay": float("nan")}, {"max_queue": 0}, {"calls": 0}]
+)
+def test_wrong_settings(model, wrong):
+    with pytest.raises(fi.InputError, match="needed: at least"):
+        fi.Batcher(model, **wrong)
+
+
+def test_run_many_raises_the_first_error_and_run_each_gives_all(model):
+    given = [*feeds(2), {"ids": np.full((1, 3), 99)}, {"other": np.zeros(1)}]
+    with pytest.raises(fi.FastinferError) as error:
+        model.run_many(given)
+    assert "in feed 2 of 4" in getattr(error.value, "__notes__", ["in feed 2 of 4"])  # notes: Python 3.11
+    each = model.run_each(given)
+    assert [isinstance(e, Exception) for e in each] == [False, False, True, True]
+    same(each[1], model.run(given[1]))
+    assert model.run_many([]) == []
+
+
+def test_saved_and_loaded(model, tmp_path):
+    model.save(tmp_path / "m.safetensors")
+    loaded = fi.load(tmp_path / "m.safetensors")
+    assert loaded.packing == "" and loaded._many.packed() is not None
+    given = feeds(6)
+    for got, f in zip(loaded.run_many(given), given):
+        same(got, model.run(f))
