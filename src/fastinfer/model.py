@@ -18,7 +18,7 @@ from fastinfer import program as program_file
 from fastinfer.batching.many import Many
 from fastinfer.batching.packing import PackedForm
 from fastinfer.call import Call
-from fastinfer.errors import InputError, ModelError, UnsupportedError
+from fastinfer.errors import InputError, ModelError
 from fastinfer.report import Explanation, Profile
 from fastinfer.tensors import TensorSpec, check_optional, from_numpy_like, to_numpy
 
@@ -82,7 +82,7 @@ class Model:
         self._input_names = [s.name for s in specs]
         self._optionals = [(i, p) for i, p in enumerate(program.graph.inputs) if "optional" in p]
         self._output_names = [s.name for s in self.outputs]
-        self._many = Many(self._executor.run, self._packed_form, self._rows_mix)
+        self._many = Many(self._executor.run, self._packed_form, self._rows_mix, self._drop_packed)
         self._plain = self._call is None or self._call.plain
 
     # ------------------------------------------------------------------------------------------------------------ run
@@ -202,9 +202,12 @@ class Model:
         try:
             native = self._program.packed_native(self._native)
             return PackedForm(notes, native, self.threads, [*self.inputs, *self.overridable][: len(self._input_names)])
-        except (ModelError, UnsupportedError) as e:
-            self._program.packed = {"refused": str(e), "rows": "not asked for"}
+        except ModelError as e:
+            self._drop_packed(str(e))
             return None
+
+    def _drop_packed(self, why: str) -> None:
+        self._program.packed = {"refused": why, "rows": "not asked for"}
 
     async def arun(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """As :meth:`run`, in a worker thread, so that the event loop goes on."""

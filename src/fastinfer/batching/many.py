@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from fastinfer.batching.packing import Extent, PackedForm
-from fastinfer.errors import FastinferError
+from fastinfer.errors import FastinferError, ModelError
 
 Arrays = Sequence[Any]
 Outcome = list[np.ndarray] | Exception
@@ -24,15 +24,21 @@ class Many:
     """How one model takes many feeds.
 
     alone: runs one feed. packed: makes the packed form when it is first needed, None where there is none. rows: why a
-    batch may not be made of feeds like this one; empty when its rows are independent.
+    batch may not be made of feeds like this one; empty when its rows are independent. dropped: is told why the packed
+    form will not be used after all.
     """
 
     def __init__(
-        self, alone: Callable[[Arrays], list], packed: Callable[[], PackedForm | None], rows: Callable[[Arrays], str]
+        self,
+        alone: Callable[[Arrays], list],
+        packed: Callable[[], PackedForm | None],
+        rows: Callable[[Arrays], str],
+        dropped: Callable[[str], None],
     ) -> None:
         self._alone = alone
         self._make_packed = packed
         self._rows = rows
+        self._dropped = dropped
         self._may_batch: bool | None = None
         self._guard = threading.Lock()
         self._packed: list[PackedForm | None] = []
@@ -77,9 +83,7 @@ class Many:
         if packed is not None:
             extents = {i: e for i in left if (e := packed.extent(feeds[i])) is not None}
             for group in token_groups(extents):
-                self._settle(
-                    outcomes, feeds, group, lambda g: packed.run([feeds[i] for i in g], [extents[i] for i in g])
-                )
+                self._settle(outcomes, feeds, group, lambda g: self._pack(packed, feeds, extents, g))
             left = [i for i in left if i not in extents]
         elif len(feeds) > 1:
             for group in shape_groups(feeds, left):
@@ -89,6 +93,15 @@ class Many:
         for i in left:
             outcomes[i] = self._one(feeds[i])
         return outcomes  # type: ignore[return-value]
+
+    def _pack(self, packed: PackedForm, feeds: Sequence[Arrays], extents: dict[int, Extent], group: list[int]) -> list:
+        try:
+            return packed.run([feeds[i] for i in group], [extents[i] for i in group])
+        except ModelError as e:  # an operator lacks a native form for these types: no later call will fare better
+            with self._guard:
+                self._packed = [None]
+            self._dropped(str(e))
+            raise
 
     def _settle(self, outcomes: list, feeds: Sequence[Arrays], group: list[int], together: Callable) -> None:
         """Runs a group together; when that fails, each alone, so that the others do not suffer."""
