@@ -201,7 +201,7 @@ class Model:
             return None
         try:
             native = self._program.packed_native(self._native)
-            return PackedForm(notes, native, self.threads, [*self.inputs, *self.overridable][: len(self._input_names)])
+            return PackedForm(notes, native, self.threads, self._program.graph.inputs)
         except ModelError as e:
             self._drop_packed(str(e))
             return None

@@ -11,6 +11,7 @@ from virtual import run
 
 import fastinfer as fi
 from fastinfer.batching.dispatcher import Dispatcher
+from fastinfer.batching.packing import PackedForm
 from fastinfer.batching.queue import Queue, Request
 
 
@@ -188,13 +189,17 @@ g (int64[n,t] ids) => (float[n,t,8] y, float[n,8] m) { e = Gather<axis = 0>(tabl
   one = Constant<value_ints = [1]>() m = ReduceMean<keepdims = 0>(y, one) }"""
 
 
-@pytest.fixture(scope="module")
-def model():
+def compiled():
     r = np.random.default_rng(2)
     proto = onnx.parser.parse_model(TEXT)
     for name, shape in (("table", (50, 16)), ("w", (16, 8))):
         proto.graph.initializer.append(onnx.numpy_helper.from_array(r.standard_normal(shape, dtype=np.float32), name))
     return fi.compile(proto, threads=2)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return compiled()
 
 
 def same(got, want):
@@ -277,3 +282,28 @@ def test_saved_and_loaded(model, tmp_path):
     given = feeds(6)
     for got, f in zip(loaded.run_many(given), given):
         same(got, model.run(f))
+
+
+def test_feeds_that_the_model_refuses_are_not_packed(model):
+    """Lengths outside the range that the model states, rows that disagree, other types: each goes alone, and says why."""
+    notes, ports = model._program.packed, [{**model._program.graph.inputs[0], "ranges": {"t": [2, 8]}}]
+    form = PackedForm(notes, model._program.packed_native(model._native), 1, ports)
+    lengths = {n: form.extent([np.zeros((1, n), np.int64)]) is not None for n in (0, 1, 2, 8, 9)}
+    assert lengths == {0: False, 1: False, 2: True, 8: True, 9: False}
+    for wrong in (np.zeros((0, 3), np.int64), np.zeros((1, 3), np.int32), np.zeros(3, np.int64), None):
+        assert form.extent([wrong]) is None
+
+
+def test_a_packed_form_that_cannot_run_is_given_up():
+    other = compiled()
+    form = other._many.packed()
+
+    class Broken:
+        def run(self, arrays):
+            raise fi.UnsupportedError("no native form")
+
+    form.executor = Broken()
+    given = feeds(3)
+    for got, f in zip(other.run_many(given), given):
+        same(got, other.run(f))
+    assert other.packing == "no native form" and other._many.packed() is None

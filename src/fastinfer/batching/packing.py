@@ -45,20 +45,23 @@ class PackedForm:
     """The packed program of a model. Made once; several threads may run it at once."""
 
     def __init__(
-        self, notes: Mapping[str, Any], native: _core.Program, threads: int, specs: Sequence[TensorSpec]
+        self, notes: Mapping[str, Any], native: _core.Program, threads: int, ports: Sequence[dict[str, Any]]
     ) -> None:
+        """ports: the model's inputs, as its program describes them."""
+        specs = [TensorSpec.from_port(p) for p in ports]
         self.inputs = [Port.of(n) for n in notes["inputs"]]
         self.outputs = [Port.of(n) for n in notes["outputs"]]
         self.auxiliary = [str(n) for n in notes["auxiliary"]]
         if [p.name for p in self.inputs] != [s.name for s in specs] or not set(self.auxiliary) <= set(AUXILIARY):
             raise ModelError("the packed form does not go with the model's inputs")
         self.specs = list(specs)
+        self._symbols = [_symbols(p) for p in ports]
         self.executor = _core.Executor(native, threads, 8)
 
     def extent(self, arrays: Sequence[Any]) -> Extent | None:
         """Rows and length of one feed; None when it cannot be packed (the model then says what is wrong with it)."""
         rows = length = None
-        for port, spec, a in zip(self.inputs, self.specs, arrays):
+        for port, spec, a in zip(self.inputs, self.specs, arrays, strict=True):
             if not isinstance(a, np.ndarray) or str(a.dtype) != spec.dtype or a.ndim != len(spec.shape or ()):
                 return None
             if any(isinstance(d, int) and d != n for d, n in zip(spec.shape or (), a.shape)):
@@ -70,7 +73,17 @@ class PackedForm:
                 if a.shape[1] != (a.shape[1] if length is None else length):
                     return None
                 length = a.shape[1]
-        return Extent(rows, length) if rows and length else None
+        return Extent(rows, length) if rows and length and self._in_range(arrays) else None
+
+    def _in_range(self, arrays: Sequence[np.ndarray]) -> bool:
+        """Whether free extents of one name are equal and within their range; the model alone refuses others."""
+        seen: dict[str, int] = {}
+        for names, a in zip(self._symbols, arrays, strict=True):
+            for axis, name, least, greatest in names:
+                n = a.shape[axis]
+                if seen.setdefault(name, n) != n or n < least or (greatest is not None and n > greatest):
+                    return False
+        return True
 
     def run(self, feeds: Sequence[Sequence[np.ndarray]], extents: Sequence[Extent]) -> list[list[np.ndarray]]:
         """The outputs of each feed. Raises FastinferError when any of them fails."""
@@ -83,6 +96,13 @@ class PackedForm:
         joined = [_join(port, [arrays[i] for arrays in feeds]) for i, port in enumerate(self.inputs)]
         results = self.executor.run([*(AUXILIARY[name](lengths) for name in self.auxiliary), *joined])
         return [[_part(port, y, e) for port, y in zip(self.outputs, results)] for e in placed]
+
+
+def _symbols(port: Mapping[str, Any]) -> list[tuple[int, str, int, int | None]]:
+    """(axis, name, least, greatest) of the free extents that have a name."""
+    ranges = port.get("ranges") or {}
+    named = [(i, d) for i, d in enumerate(port["dims"] or ()) if isinstance(d, str) and d and not d.startswith("?")]
+    return [(i, d, *ranges.get(d, (0, None))) for i, d in named]
 
 
 def _join(port: Port, arrays: list[np.ndarray]) -> np.ndarray:
