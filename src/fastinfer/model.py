@@ -18,7 +18,7 @@ from fastinfer import program as program_file
 from fastinfer.batching.many import Many
 from fastinfer.batching.packing import PackedForm
 from fastinfer.call import Call
-from fastinfer.errors import InputError, ModelError
+from fastinfer.errors import InputError, ModelError, UnsupportedError
 from fastinfer.report import Explanation, Profile
 from fastinfer.tensors import TensorSpec, check_optional, from_numpy_like, to_numpy
 
