@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import concurrent.futures
 import json
 import statistics
 import subprocess
@@ -74,6 +75,50 @@ def _first_and_steady(run: Callable[[dict], Any], warm: dict, feeds: dict) -> tu
     return first, statistics.median(clocked(feeds) for _ in range(STEADY))
 
 
+def step_cost(length: int = 400) -> float:
+    """Nanoseconds per step of a chain of additions of one number, planned without passes: what a step costs at least."""
+    import onnx_ir as ir
+    from onnx import TensorProto, helper
+
+    from fastinfer.lower import lower
+    from fastinfer.model import Model
+
+    def chain(steps: int) -> Callable[[], Any]:
+        nodes = [helper.make_node("Add", [f"v{i}", "x"], [f"v{i + 1}"]) for i in range(steps)]
+        ports = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [1]) for n in ("v0", "x", f"v{steps}")]
+        proto = helper.make_model(helper.make_graph(nodes, "chain", ports[:2], ports[2:]))
+        model = Model(lower(ir.from_proto(proto)), threads=1)
+        feeds = {"v0": np.zeros(1, np.float32), "x": np.ones(1, np.float32)}
+        return lambda: model.run(feeds)
+
+    taken = bench.interleave({"long": chain(length), "short": chain(1)}, seconds=1.0)
+    long, short = (statistics.median(taken[name]) for name in ("long", "short"))
+    return (long - short) / (length - 1) * 1e9
+
+
+def two_callers(name: str, seconds: float = 1.0) -> dict[str, float]:
+    """Calls per second of a model with threads=1 from one and from two Python threads, best of three turns each."""
+    benchmark = MODELS[name]
+    model, feeds = fi.compile(str(path_of(benchmark)), threads=1), feeds_of(benchmark)
+
+    def rate(callers: int) -> float:
+        end = time.perf_counter() + seconds / 3
+
+        def call() -> int:
+            done = 0
+            while time.perf_counter() < end:
+                model.run(feeds)
+                done += 1
+            return done
+
+        with concurrent.futures.ThreadPoolExecutor(callers) as pool:
+            return sum(f.result() for f in [pool.submit(call) for _ in range(callers)]) / (seconds / 3)
+
+    rate(2)
+    turns = [(rate(1), rate(2)) for _ in range(3)]
+    return {"one": max(t[0] for t in turns), "two": max(t[1] for t in turns)}
+
+
 # A new process: nothing imported before counts. VmHWM and not getrusage: ru_maxrss outlives exec, so a child
 # starts with its parent's peak.
 LOADED = """
@@ -122,6 +167,10 @@ def show(report: dict[str, Any]) -> None:
     call = report["small_call_us"]
     print(f"MLP call, us: {', '.join(f'{k} {v:.1f}' for k, v in call.items())}")
     print(f"  onnxruntime / ours: {call['onnxruntime'] / call['fastinfer_run']:.2f}")
+    print(f"a step costs {report['step_ns']:.0f} ns at least")
+    for name, rates in report["callers_per_second"].items():
+        print(f"{name} threads=1: {rates['one']:.0f} calls/s from one caller, {rates['two']:.0f} from two: "
+              f"{rates['two'] / rates['one']:.2f}x")  # fmt: skip
     for name, runtimes in report["new_length_ms"].items():
         for runtime, t in runtimes.items():
             print(f"{name} {runtime}: new length {t['extra_ms']:+.3f} ms beyond the run of {t['steady_ms']:.2f} ms")
@@ -139,9 +188,11 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=_core.usable_cores())
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    ensure([MODELS["mlp"], MODELS["bert_base_128"], *DYNAMIC.values()])
+    ensure([MODELS[n] for n in ("mlp", "bert_base_128", "minilm_l6_32", "resnet18")] + list(DYNAMIC.values()))
     report = {
         "small_call_us": small_call(options.threads),
+        "step_ns": step_cost(),
+        "callers_per_second": {name: two_callers(name) for name in ("mlp", "minilm_l6_32", "resnet18")},
         "new_length_ms": {name: new_length(b, options.threads) for name, b in DYNAMIC.items()},
         "saved_bert_base": loading(options.threads),
     }
