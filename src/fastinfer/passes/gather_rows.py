@@ -90,7 +90,7 @@ def _rows(s: Shapes, source: ir.Value, region: list[ir.Node], dims: tuple[int, .
             waiting.remove(node)
         if not ready:
             return None
-    runs = known[id(region[0].outputs[0])].reshape(-1)
+    runs: np.ndarray = known[id(region[0].outputs[0])].reshape(-1)
     if runs.size == 0 or runs.size % dims[-1]:
         return None
     runs = runs.reshape(-1, dims[-1])
