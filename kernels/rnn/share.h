@@ -29,14 +29,16 @@ class RnnShare {
   template <class F>
   void stage(F work) {
     if (n_ == 1) return work(0);
+    if (!turns_[own_].here.load(std::memory_order_relaxed)) turns_[own_].here.store(1, std::memory_order_relaxed);
     attempt(own_, work);
     for (int i = 0; i < n_; ++i) await((own_ + i) % n_, work);
     ++stage_;
   }
 
  private:
-  // About 20 us: far longer than a stage, short against a scheduler slice.
-  static constexpr int kPatience = 1500;
+  // A few us: longer than a stage. Who lost it marks the owner as absent until that comes back, so that an owner who is
+  // off its core costs this once and not at every stage.
+  static constexpr int kPatience = 300;
 
   template <class F>
   bool attempt(int range, F work) {
@@ -48,8 +50,9 @@ class RnnShare {
   }
   template <class F>
   void await(int range, F work) {
-    const RnnTurn& turn = turns_[range];
+    RnnTurn& turn = turns_[range];
     for (int spins = 0; turn.done.load(std::memory_order_acquire) <= stage_; ++spins) {
+      if (spins == kPatience) turn.here.store(0, std::memory_order_relaxed);
       const bool absent = !turn.here.load(std::memory_order_relaxed) || spins > kPatience;
       if (absent && turn.claimed.load(std::memory_order_relaxed) == stage_ && attempt(range, work)) return;
       if (spins > kPatience)
