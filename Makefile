@@ -47,7 +47,7 @@ format:  ## writes what `check` asks of the layout
 	$(VPY) -m ruff format -q .
 	$(VENV)/bin/clang-format -i $$(git ls-files '*.cc' '*.h')
 
-test-models:  ## every real model of MODELS.md against ONNX Runtime; installs what it needs (about 700 MB)
+test-models:  ## every real model of models/ against ONNX Runtime; installs what it needs (about 700 MB)
 	@$(BOOT) test,bench
 	@$(MAKE) --no-print-directory native
 	@$(VPY) -m models.fetch --all

@@ -12,7 +12,7 @@ const char* name_of(DType t) {
       "complex64", "complex128", "bfloat16",      "float8_e4m3fn",  "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz",
       "uint4",     "int4",       "float4_e2m1fn", "float8_e8m0fnu", "uint2",           "int2"};
   const auto i = static_cast<size_t>(t);
-  return i < std::size(names) ? names[i] : "opaque";
+  return i < std::size(names) ? names[i] : "object";
 }
 
 void Shape::insert(int at, int64_t d) {

@@ -80,12 +80,14 @@ def compile(
             model, call, names, ranges = frontend.load(source, overridable=overridable), None, {}, {}
         constants = [TensorSpec.from_port(port_of(0, v)) for v in model.meta[frontend.OVERRIDABLE]]
         defaults = model.meta[frontend.DEFAULTS]
-    with _stage("optimizing the model"):
+    metadata = _metadata(model)
+    with _stage("optimizing the model"), passes.pattern.own_names():
         model = passes.run_pipeline(model, precision=precision)
         packed = passes.pack_sequences(model)
         rows = passes.independent_rows(model) if isinstance(packed, str) else "it packs"
     with _stage("lowering the model"):
         program = lower(model, defaults, packed, rows, names, ranges, expect=True)
+        program.notes.update({"metadata": metadata} if metadata and call is None else {})
         made = Model(
             program, threads=threads, strict=strict, call=call,
             overridable=constants, with_inputs=again if constants else None,
@@ -124,6 +126,14 @@ def _stage(what: str) -> Iterator[None]:
     except (ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, RecursionError, RuntimeError,
             TypeError, ValueError) as e:  # fmt: skip
         raise ModelError(f"{what} failed: {type(e).__name__}: {e}") from e
+
+
+def _metadata(model: Any) -> dict[str, str]:
+    own = {
+        "producer_name": model.producer_name, "producer_version": model.producer_version, "domain": model.domain,
+        "model_version": model.model_version, "description": model.doc_string, "graph_name": model.graph.name,
+    }  # fmt: skip
+    return {**{k: str(v) for k, v in own.items() if v}, **{str(k): str(v) for k, v in model.metadata_props.items()}}
 
 
 def _refuse_other(source: Any) -> None:

@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from fastinfer.errors import ModelError
 from fastinfer.passes.pack_sequences import PackedGraph
+from fastinfer.passes.pattern import MADE, origins
 from fastinfer.passes.shapes import Shapes
 from fastinfer.program import Graph, Program
 
@@ -148,8 +149,23 @@ class _Lowering:
         outputs = [self.number(v) if v.name != "" and (v.uses() or v.is_graph_output() or i == 0) else -1
                    for i, v in enumerate(n.outputs)]  # fmt: skip
         domain = "" if n.domain == "ai.onnx" else n.domain
-        return {"op": n.op_type, "domain": domain, "name": n.name or n.outputs[0].name or "", "inputs": inputs,
-                "outputs": outputs, "attrs": attrs}  # fmt: skip
+        lowered = {"op": n.op_type, "domain": domain, "name": _name(n), "inputs": inputs, "outputs": outputs,
+                   "attrs": attrs}  # fmt: skip
+        also = [name for name in origins(n) if name != lowered["name"]]
+        return {**lowered, "also": also} if also else lowered
+
+
+# What a reader looks for first when several nodes became one step.
+_HEAVY = {"Conv", "ConvTranspose", "MatMul", "Gemm", "Attention", "LSTM", "GRU", "MultiHeadAttention", "FusedConv"}
+
+
+def _name(n: ir.Node) -> str:
+    """That of the model's node which this one stands for: names that passes make say nothing to a reader."""
+    name = n.name or n.outputs[0].name or ""
+    if MADE not in name:
+        return name
+    own = origins(n)
+    return next((name for name, op in own.items() if op in _HEAVY), next(iter(own), name))
 
 
 def _captures(graph: ir.Graph) -> list[ir.Value]:

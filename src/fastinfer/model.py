@@ -6,8 +6,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import threading
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+import tempfile
+import warnings
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,7 @@ from fastinfer.call import Call
 from fastinfer.errors import InputError, ModelError, UnsupportedError
 from fastinfer.report import Explanation, Profile
 from fastinfer.tensors import TensorSpec, check_optional, from_numpy_like, to_numpy
+from fastinfer.variants import Variants
 
 
 def _reference() -> Callable:
@@ -55,7 +57,7 @@ class Model:
         overridable: Sequence[TensorSpec] = (),
         with_inputs: Callable[[list[str]], Model] | None = None,
     ) -> None:
-        self._program = program
+        self._program, self._strict, self._outputs_seen = program, strict, False
         if call is not None:
             program.notes["call"] = call.as_dict()
         self._native = program.native(_reference, strict)
@@ -64,8 +66,8 @@ class Model:
             raise UnsupportedError(f"{label} has no native form ({reason}), which strict=True forbids")
         program.release_constants()
         cores = _core.usable_cores()
-        if threads is not None and threads < 1:
-            raise InputError(f"threads={threads}; needed: at least 1")
+        if threads is not None and (not isinstance(threads, int) or threads < 1):
+            raise InputError(f"threads={threads!r}; needed: a whole number, at least 1")
         self._executor = _core.Executor(self._native, min(threads or cores, 64))
         self._tuned = _table(program.notes.get("tuning", {}))
         if self._tuned:
@@ -78,7 +80,8 @@ class Model:
         self.inputs = [s for s in specs if s.name not in self._defaults]
         self.overridable = [s for s in specs if s.name in self._defaults] + list(overridable)
         self.outputs = [TensorSpec.from_port(p) for p in program.graph.outputs]
-        self._variants = _Variants([s.name for s in overridable], with_inputs)
+        self._variants = Variants([s.name for s in overridable], with_inputs)
+        self._specs = specs
         self._input_names = [s.name for s in specs]
         self._optionals = [(i, p) for i, p in enumerate(program.graph.inputs) if "optional" in p]
         self._output_names = [s.name for s in self.outputs]
@@ -100,31 +103,59 @@ class Model:
                 return variant(*args, **kwargs)
             args = tuple(self._bind(args, kwargs))
         arrays, torch_like = [], False
-        for a in args:
+        for a, spec in zip(args, self._specs):
             if type(a) is not np.ndarray:
-                a, is_torch = to_numpy(a)
+                a, is_torch = to_numpy(a, spec)
                 torch_like |= is_torch
             arrays.append(a)
         for i, port in self._optionals:
             check_optional(port, arrays[i])
         results = self._executor.run(arrays)
+        if not self._outputs_seen:
+            self._check_outputs(results)
         if torch_like:
             results = [from_numpy_like(r) for r in results]
         if self._call is not None:
             return self._call.rebuild(results)
         return results[0] if len(results) == 1 else tuple(results)
 
-    def run(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        """Run on arrays by input name; returns numpy arrays by output name. Raises InputError.
+    def run(self, inputs: Mapping[str, Any], outputs: Sequence[str] | None = None) -> dict[str, Any]:
+        """Run on arrays by input name; returns numpy arrays by output name (of `outputs`, if given: all are computed,
+        these are returned, in this order). Raises InputError.
 
         A name in ``overridable`` (an initializer that the model also lists as an input) may be given or left out. Such
         initializers are constants until one is first given: the model is then compiled once more with these as inputs,
         which takes its time; ``compile(..., overridable=[...])`` does so from the start.
         """
+        if type(inputs) is not dict and not isinstance(inputs, Mapping):
+            raise InputError(f"a {type(inputs).__name__} was given; needed: a dict with {', '.join(self._input_names)}")
+        if outputs is not None and (unknown := [o for o in outputs if o not in self._output_names]):
+            raise InputError(f"no output is called '{unknown[0]}'; the model has: {', '.join(self._output_names)}")
         if variant := self._variants.find(inputs):
-            return variant.run(inputs)
+            return variant.run(inputs, outputs)
         results = self._executor.run(self._arrays(inputs))
-        return dict(zip(self._output_names, results, strict=True))
+        if not self._outputs_seen:
+            self._check_outputs(results)
+        named = dict(zip(self._output_names, results, strict=True))
+        return named if outputs is None else {name: named[name] for name in outputs}
+
+    def _check_outputs(self, results: list[Any]) -> None:
+        """Once: what comes out is what the model declares. A wrong type is an error; a wrong shape, which files often
+        have and other runtimes let pass, is said by a warning, and taken out of ``outputs``."""
+        for i, (spec, result) in enumerate(zip(self.outputs, results)):
+            if spec.dtype in ("object", "any") or not isinstance(result, np.ndarray):
+                continue
+            given = TensorSpec(spec.name, result.dtype.name, result.shape)
+            if result.dtype.name != spec.dtype:
+                raise ModelError(f"output '{spec.name}': the model declares {spec}, but computes {given}")
+            declared = spec.shape
+            if declared is not None and not _fits(declared, result.shape):
+                warnings.warn(f"output '{spec.name}': the model declares {spec}, but computes {given}", stacklevel=3)
+                kept = None if len(declared) != result.ndim else tuple(
+                    d if not isinstance(d, int) or d == e else f"?{k}" for k, (d, e) in enumerate(zip(declared, result.shape))
+                )  # fmt: skip
+                self.outputs[i] = TensorSpec(spec.name, spec.dtype, kept)
+        self._outputs_seen = True
 
     def run_many(self, feeds: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Run on several feeds, of different lengths too; the outputs of each, with the bits that it has alone.
@@ -251,7 +282,7 @@ class Model:
         if len(inputs) != len(arrays):
             unknown = [str(n) for n in inputs if n not in self._input_names]
             raise InputError(f"no input is called {', '.join(unknown)}; needed: {', '.join(self._input_names)}")
-        arrays = [a if type(a) is np.ndarray else to_numpy(a)[0] for a in arrays]
+        arrays = [a if type(a) is np.ndarray else to_numpy(a, s)[0] for a, s in zip(arrays, self._specs)]
         for i, port in self._optionals:
             check_optional(port, arrays[i])
         return arrays
@@ -275,10 +306,19 @@ class Model:
         if variant := self._variants.find(inputs or ()):
             return variant.explain(inputs)
         example = inputs if inputs is not None else {s.name: s.zeros() for s in self.inputs}
-        return Explanation(
-            self._executor.explain(self._arrays(example), inputs is not None), self.fallback_nodes, self._native.isa,
-            self.batches,
-        )  # fmt: skip
+        plan = self._executor.explain(self._arrays(example), inputs is not None)
+        self._name_nodes(plan["steps"])
+        return Explanation(plan, self.fallback_nodes, self._native.isa, self.batches)
+
+    def _name_nodes(self, steps: list[dict[str, Any]]) -> None:
+        """Adds the model's other nodes that became part of a step."""
+        for step in steps:
+            if (
+                step["depth"] == 0
+                and step["node"] >= 0
+                and (also := self._program.graph.nodes[step["node"]].get("also"))
+            ):
+                step["also"] = [str(name) for name in also]
 
     def profile(self, inputs: Mapping[str, Any], runs: int = 10) -> Profile:
         """Time every step over ``runs`` calls (after one warm-up). Times are in nanoseconds."""
@@ -286,7 +326,10 @@ class Model:
             return variant.profile(inputs, runs)
         arrays = self._arrays(inputs)
         self._executor.run(arrays)
-        return Profile([self._executor.profile(arrays)[1] for _ in range(max(1, runs))], self._executor.threads)
+        timed = [self._executor.profile(arrays)[1] for _ in range(max(1, runs))]
+        for steps in timed:
+            self._name_nodes(steps)
+        return Profile(timed, self._executor.threads)
 
     def tune(self, *args: Any, **inputs: Any) -> None:
         """Race what plans for inputs of these shapes can choose between, and use the winners from now on.
@@ -299,7 +342,9 @@ class Model:
         """
         from fastinfer.tuning import tune
 
-        arrays = [a if type(a) is np.ndarray else to_numpy(a)[0] for a in self._bind(args, inputs)]
+        arrays = [
+            a if type(a) is np.ndarray else to_numpy(a, s)[0] for a, s in zip(self._bind(args, inputs), self._specs)
+        ]
         self._tuned = tune(self._native, self._executor, arrays, self._tuned)
         self._program.notes["tuning"] = self._tuned
 
@@ -325,6 +370,19 @@ class Model:
         """Write one safetensors file that :func:`fastinfer.load` maps without torch or onnx."""
         program_file.save(self._program, self._native, path)
 
+    @property
+    def metadata(self) -> dict[str, str]:
+        """What the ONNX file says of itself: its ``metadata_props``, and producer, version, domain, description where
+        given; empty for torch modules."""
+        return dict(self._program.notes.get("metadata", {}))
+
+    def __reduce__(self) -> tuple:
+        """Pickled and copied as :meth:`save` writes it (initializers that calls may override are constants from then on)."""
+        with tempfile.TemporaryDirectory() as folder:
+            self.save(path := os.path.join(folder, "model.safetensors"))
+            with open(path, "rb") as f:
+                return _restored, (f.read(), self.threads, self._strict)
+
     def __repr__(self) -> str:
         ins = ", ".join(map(str, self.inputs))
         outs = ", ".join(map(str, self.outputs))
@@ -338,40 +396,24 @@ def _table(tuning: Any) -> dict[str, str]:
     return dict(tuning)
 
 
-class _Variants:
-    """Initializers that a caller may override: constants as long as nobody does.
+def _fits(declared: Sequence[int | str], shape: Sequence[int]) -> bool:
+    return len(declared) == len(shape) and all(not isinstance(d, int) or d == e for d, e in zip(declared, shape))
 
-    ONNX (IR version 4 and later) lets a caller replace an initializer that is also listed as an input. Exporters of
-    2019 list all weights so, by accident; taking them at their word would leave nothing to fold or to pack. So they are
-    constants, and the first call that gives one gets a second program, in which it is an input.
 
-    names: those that are constants so far. make: compiles the model with some of them as inputs.
-    """
-
-    def __init__(self, names: Sequence[str], make: Callable[[list[str]], Model] | None) -> None:
-        self._names = frozenset(names)
-        self._make = make
-        self._made: Model | None = None
-        self._inputs: frozenset[str] = frozenset()  # of the program in _made
-        self._guard = threading.Lock()
-
-    def find(self, given: Iterable[str]) -> Model | None:
-        """The model to run for inputs of these names; None when no constant of ours is among them. One program serves
-        all sets that were asked for, as every one of its inputs may be left out."""
-        if not self._names or not (wanted := self._names.intersection(given)):
-            return None
-        with self._guard:
-            if self._made is None or not wanted <= self._inputs:
-                if self._make is None:
-                    raise InputError(f"'{min(wanted)}' is a constant of this program")
-                self._inputs |= wanted
-                self._made = self._make(sorted(self._inputs))
-            return self._made
+def _restored(data: bytes, threads: int, strict: bool) -> Model:
+    """The inverse of ``Model.__reduce__``; the mapping outlives the file's name."""
+    with tempfile.NamedTemporaryFile(suffix=".safetensors") as f:
+        f.write(data)
+        f.flush()
+        return load(f.name, threads=threads, strict=strict)
 
 
 def load(path: str | os.PathLike, *, threads: int | None = None, strict: bool = False) -> Model:
     """Load a program written by :meth:`Model.save`. Constants are mapped from the file. Raises ModelError."""
-    program = program_file.load(path)
+    try:
+        program = program_file.load(path)
+    except OSError as e:
+        raise ModelError(f"'{os.fspath(path)}' cannot be read: {e}") from e
     try:
         return Model(program, threads=threads, strict=strict)
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError, RuntimeError, MemoryError) as e:

@@ -18,6 +18,7 @@ class Explanation:
     """steps: dicts with
 
     - op, label: the operator, and its node in words;
+    - also: names of the model's other nodes that became part of this step (only where there are any);
     - kernel, parts: what runs, and into how many parts it is cut;
     - refusals: why not a faster kernel; tuned: what tuning chose (only where it did);
     - shape, dtype: of the output that the step fills (of a step that fills scratch: of its node's output);
@@ -47,7 +48,8 @@ class Explanation:
         for i, s in enumerate(self.steps):
             flops = f"{s['flops'] / 1e6:10.3f} MFLOP" if s["flops"] else " " * 16
             what = f"{s['kernel']:<32} x{s['parts']:<2} {shape_text(s):<18} {flops} {s['bytes'] / 1e3:10.1f} kB"
-            lines.append(f"{i:4} {'  ' * s['depth']}{what}  {s['label']}")
+            also = f" with {', '.join(s['also'])}" if s.get("also") else ""
+            lines.append(f"{i:4} {'  ' * s['depth']}{what}  {s['label']}{also}")
             lines += [f"       not faster: {r}" for r in s["refusals"]]
             lines += [f"       tuned: {s['tuned']}"] if s.get("tuned") else []
         if not self.plan["finished"]:

@@ -63,14 +63,40 @@ def _numpy_dtype(name: str) -> np.dtype:
         return np.dtype(getattr(ml_dtypes, name))
 
 
-def to_numpy(value: Any) -> tuple[Any, bool]:
-    """(array, whether it was a torch tensor). Shares memory where it can; lists become arrays; None, strings and lists
-    of arrays (sequences) pass through."""
+def to_numpy(value: Any, spec: TensorSpec | None = None) -> tuple[Any, bool]:
+    """(array, whether it was a torch tensor). Shares memory where it can. Python numbers and lists become arrays of the
+    type that `spec` asks for, if no value changes by more than rounding. For a spec that takes sequences, optionals or
+    strings, None, strings and lists of arrays pass through. Raises InputError."""
+    try:
+        array, is_torch = _to_numpy(value, spec)
+    except InputError as error:
+        raise InputError(f"input '{spec.name}': {error}; needed {spec}" if spec else str(error)) from None
+    except (TypeError, ValueError, RuntimeError, BufferError) as error:
+        name = type(value).__name__
+        needed = f"input '{spec.name}', which needs {spec}" if spec else "an array"
+        raise InputError(f"the {name} that was given cannot be made {needed}: {error}") from error
+    if spec is not None and spec.dtype not in ("object", "any"):
+        if not isinstance(array, np.ndarray) or array.dtype.kind in "OSUV" and array.dtype.name not in _EXTENDED:
+            what = f"an array of {array.dtype}" if isinstance(array, np.ndarray) else repr(array)[:40]
+            raise InputError(f"input '{spec.name}': {what} was given, needed {spec}")
+    return array, is_torch
+
+
+# Types of ml_dtypes, which numpy calls void.
+_EXTENDED = {
+    "bfloat16", "float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz", "uint4", "int4", "float4_e2m1fn",
+    "float8_e8m0fnu", "uint2", "int2",
+}  # fmt: skip
+
+
+def _to_numpy(value: Any, spec: TensorSpec | None) -> tuple[Any, bool]:
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(value, torch.Tensor):
         value = value.detach()
         if value.device.type != "cpu":
             raise InputError(f"a tensor on {value.device} was given; this model runs on cpu")
+        if value.layout != torch.strided:
+            raise InputError(f"a tensor of layout {value.layout} was given; call to_dense() first")
         if value.dtype == torch.bfloat16:
             import ml_dtypes
 
@@ -78,17 +104,32 @@ def to_numpy(value: Any) -> tuple[Any, bool]:
         return value.resolve_conj().resolve_neg().numpy(), True
     if isinstance(value, np.ndarray) or value is None or isinstance(value, str | bytes):
         return value, False
-    if isinstance(value, np.generic | int | float | bool):
+    if isinstance(value, np.generic):
         return np.asarray(value), False
+    if isinstance(value, int | float):
+        return _typed(np.asarray(value), spec), False
     if hasattr(value, "__dlpack__"):
         return np.from_dlpack(value), False
     if isinstance(value, list | tuple):
-        if not value or any(isinstance(v, np.ndarray) or v is None for v in value):
+        takes_arrays = spec is not None and spec.dtype not in ("object", "any")
+        if not takes_arrays and (not value or any(isinstance(v, np.ndarray) or v is None for v in value)):
             return list(value), False
-        return np.asarray(value), False
+        return _typed(np.asarray(value), spec), False
     if hasattr(value, "__array__"):
         return np.asarray(value), False
     raise InputError(f"an input of type {type(value).__name__} was given; needed: an array")
+
+
+def _typed(array: np.ndarray, spec: TensorSpec | None) -> np.ndarray:
+    """Python has one type of numbers with a point and one without: they take the type that is needed. Numbers with a
+    point do not become integers, and integers that do not fit stay as they are (which the engine then refuses)."""
+    if spec is None or spec.dtype in ("object", "any") or array.dtype.kind not in "iuf":
+        return array
+    needed = _numpy_dtype(spec.dtype)
+    if needed == array.dtype or needed.kind in "bOSU" or (array.dtype.kind == "f" and needed.kind in "iu"):
+        return array
+    made = array.astype(needed)
+    return made if needed.kind not in "iu" or np.array_equal(made, array) else array
 
 
 def from_numpy_like(array: Any) -> Any:

@@ -61,7 +61,7 @@ def test_explain(cli, network):
     done = cli("explain", network, "-s", "x:1x16x16x16")
     assert done.code == 0
     row = next(line for line in done.out.splitlines() if "winograd" in line)
-    assert "stage/relu" in row and "Conv" in row and "16x16x16" in row and "float32" in row
+    assert "stage/conv" in row and "Conv" in row and "16x16x16" in row and "float32" in row
     assert "of intermediates" in done.out
 
 

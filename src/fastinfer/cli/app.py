@@ -6,10 +6,11 @@ from __future__ import annotations
 import json
 import os
 import sys
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
+import fastinfer
 from fastinfer.cli import MISSING_PACKAGE
 from fastinfer.cli.bench import bench
 from fastinfer.cli.compile import compile_command
@@ -27,6 +28,13 @@ EXIT_CODES = [(UnsupportedError, UNSUPPORTED), (ModelError, MODEL), (InputError,
 # typer brings its own copy of click in newer versions; this is the class in either.
 UsageError: Any = typer.BadParameter.__bases__[0]
 
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"fastinfer {fastinfer.__version__}")
+        raise typer.Exit()
+
+
 app = typer.Typer(
     name="fastinfer",
     help="Compile, run and measure torch and ONNX models.",
@@ -38,6 +46,17 @@ app = typer.Typer(
         "asked, 5 an input is wrong, 6 outputs disagree, 7 a package is missing, 130 interrupted."
     ),
 )
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and leave.", is_eager=True, callback=_version)
+    ] = False,
+) -> None:
+    pass
+
+
 app.command("compile")(compile_command)
 app.command("run")(run_command)
 app.command("bench")(bench)
@@ -53,6 +72,8 @@ def run(arguments: list[str] | None = None) -> int:
         result = typer.main.get_command(app).main(args=given, prog_name="fastinfer", standalone_mode=False)
         return result if isinstance(result, int) else OK
     except UsageError as error:
+        if "--json" in given:
+            return _fail(given, error.format_message(), USAGE)
         error.show()
         return USAGE
     except (typer.Abort, KeyboardInterrupt):
@@ -67,6 +88,8 @@ def run(arguments: list[str] | None = None) -> int:
     except FastinferError as error:
         code = next((code for kind, code in EXIT_CODES if isinstance(error, kind)), BUG)
         return _fail(given, str(error), code)
+    except OSError as error:  # an output that cannot be written
+        return _fail(given, str(error), BUG)
 
 
 def _fail(given: list[str], message: str, code: int) -> int:

@@ -35,8 +35,9 @@ def bench(
     tolerance: Annotated[
         float | None,
         typer.Option(
-            help="Outputs agree when max|a-b| <= TOLERANCE * max|b|; "
-            f"default {engine.TOLERANCE:.0e}, for bf16 {engine.BF16_TOLERANCE}."
+            min=0.0,
+            help=f"Outputs agree when max|a-b| <= TOLERANCE * max|b|; default {engine.TOLERANCE:.0e}, for models of 16-bit "
+            f"floats {engine.HALF_TOLERANCE:.0e}, for --precision bf16 {engine.BF16_TOLERANCE}.",
         ),
     ] = None,
     strict: Strict = False,

@@ -25,7 +25,9 @@ Shapes = Annotated[
 ]
 Inputs = Annotated[
     list[str] | None,
-    typer.Option("--input", "-i", help="NAME=FILE.npy, or NAME=VALUE for a scalar or a list (16000 or 1,2,3)."),
+    typer.Option(
+        "--input", "-i", help="NAME=FILE.npy, or NAME=VALUE for a scalar or a list (16000 or 1,2,3 or words)."
+    ),
 ]
 Npz = Annotated[Path | None, typer.Option("--inputs", help="A .npz file with one array per input.")]
 Threads = Annotated[int | None, typer.Option("--threads", "-t", help="Threads of a call; default: usable cores.")]
@@ -68,6 +70,8 @@ def parse_shapes(texts: list[str] | None) -> dict[str, tuple[int, ...]]:
         name, colon, extents = text.rpartition(":")
         if not colon or not re.fullmatch(r"(\d+(x\d+)*)?", extents):
             raise InputError(f"--shape '{text}': needed NAME:1x3x224x224")
+        if name in shapes:
+            raise InputError(f"--shape gives '{name}' twice")
         shapes[name] = tuple(int(d) for d in extents.split("x") if d)
     return shapes
 
@@ -78,6 +82,7 @@ def gather(
     """Given inputs, and random ones for the rest. Raises InputError."""
     known = {spec.name: spec for spec in [*model.inputs, *model.overridable]}
     given: dict[str, np.ndarray] = {}
+    named: set[str] = set()
     if npz is not None:
         given.update({name: array for name, array in _load(npz).items() if name in known})
     for text in inputs or []:
@@ -85,6 +90,9 @@ def gather(
         if not equals:
             raise InputError(f"--input '{text}': needed NAME=FILE.npy or NAME=VALUE")
         _must_know(name, known)
+        if name in named:
+            raise InputError(f"--input gives '{name}' twice")
+        named.add(name)
         given[name] = _value(value, known[name].zeros().dtype, name)
     wanted = parse_shapes(shapes)
     for name in wanted:
@@ -111,6 +119,8 @@ def _load(path: Path) -> Any:
 def _value(text: str, dtype: np.dtype, name: str) -> np.ndarray:
     if text.endswith(".npy"):
         return np.asarray(_load(Path(text)))
+    if dtype.kind == "O":
+        return np.array(text.split(",") if "," in text else text, object)
     try:
         values = [float(x) if np.issubdtype(dtype, np.floating) else int(x) for x in text.split(",")]
         return np.array(values if "," in text else values[0], dtype)

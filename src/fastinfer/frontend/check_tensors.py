@@ -13,6 +13,7 @@ import onnx_ir as ir
 from onnx import AttributeProto, TensorProto
 
 from fastinfer.errors import ModelError
+from fastinfer.frontend.source import Home
 
 # A dense copy of a sparse tensor is the one place where a few bytes may ask for many.
 MAX_SPARSE_BYTES = 2**30
@@ -28,7 +29,7 @@ _FIELDS = {
 }  # all others: int32_data
 
 
-def check_tensors(model: onnx.ModelProto, base_dir: Path | None) -> None:
+def check_tensors(model: onnx.ModelProto, home: Home | None) -> None:
     """Checks all tensors; makes sparse ones dense, and points external ones at their verified files (in place)."""
     for graph in graphs_of(model):
         names: set[str] = set()
@@ -36,15 +37,15 @@ def check_tensors(model: onnx.ModelProto, base_dir: Path | None) -> None:
             where = f"initializer '{tensor.name}'"
             if not tensor.name:
                 raise ModelError(f"graph '{graph.name}': initializer {i} has no name")
-            check_tensor(tensor, where, base_dir)
+            check_tensor(tensor, where, home)
             _check_new(tensor.name, names, graph)
         for sparse in graph.sparse_initializer:
-            graph.initializer.append(dense(sparse, f"sparse initializer '{sparse.values.name}'", base_dir))
+            graph.initializer.append(dense(sparse, f"sparse initializer '{sparse.values.name}'", home))
             _check_new(sparse.values.name, names, graph)
         del graph.sparse_initializer[:]
     for node in nodes_of(model):
         for attribute in node.attribute:
-            _check_attribute(node, attribute, base_dir)
+            _check_attribute(node, attribute, home)
 
 
 def graphs_of(model: onnx.ModelProto) -> Iterator[onnx.GraphProto]:
@@ -82,15 +83,15 @@ def _check_new(name: str, names: set[str], graph: onnx.GraphProto) -> None:
     names.add(name)
 
 
-def _check_attribute(node: onnx.NodeProto, attribute: AttributeProto, base_dir: Path | None) -> None:
+def _check_attribute(node: onnx.NodeProto, attribute: AttributeProto, home: Home | None) -> None:
     where = f"attribute '{attribute.name}' of {node.op_type} '{node.name}'"
     if attribute.type == AttributeProto.TENSOR:
-        check_tensor(attribute.t, where, base_dir)
+        check_tensor(attribute.t, where, home)
     elif attribute.type == AttributeProto.TENSORS:
         for tensor in attribute.tensors:
-            check_tensor(tensor, where, base_dir)
+            check_tensor(tensor, where, home)
     elif attribute.type == AttributeProto.SPARSE_TENSOR:
-        tensor = dense(attribute.sparse_tensor, where, base_dir)
+        tensor = dense(attribute.sparse_tensor, where, home)
         attribute.Clear()
         attribute.name, attribute.type = "value", AttributeProto.TENSOR  # only Constant has a sparse attribute
         attribute.t.CopyFrom(tensor)
@@ -98,11 +99,11 @@ def _check_attribute(node: onnx.NodeProto, attribute: AttributeProto, base_dir: 
         raise ModelError(f"{where}: lists of sparse tensors occur in no operator")
 
 
-def check_tensor(tensor: TensorProto, where: str, base_dir: Path | None) -> None:
+def check_tensor(tensor: TensorProto, where: str, home: Home | None) -> None:
     """Raises ModelError unless data_type, dims and data agree."""
     count = _element_count(tensor, where)
     if tensor.data_location == TensorProto.EXTERNAL:
-        _resolve_external(tensor, where, count, base_dir)
+        _resolve_external(tensor, where, count, home)
         return
     if tensor.HasField("raw_data"):
         if tensor.data_type == TensorProto.STRING:
@@ -115,7 +116,7 @@ def check_tensor(tensor: TensorProto, where: str, base_dir: Path | None) -> None
         raise ModelError(f"{where}: {given} {unit} given, {_form(tensor)} needs {needed}")
 
 
-def dense(sparse: onnx.SparseTensorProto, where: str, base_dir: Path | None) -> TensorProto:
+def dense(sparse: onnx.SparseTensorProto, where: str, home: Home | None) -> TensorProto:
     """The dense form of a sparse tensor, refused above MAX_SPARSE_BYTES."""
     import numpy as np
 
@@ -171,16 +172,16 @@ def _form(tensor: TensorProto) -> str:
     return f"{TensorProto.DataType.Name(tensor.data_type).lower()}{list(tensor.dims)}"
 
 
-def _resolve_external(tensor: TensorProto, where: str, count: int, base_dir: Path | None) -> None:
+def _resolve_external(tensor: TensorProto, where: str, count: int, home: Home | None) -> None:
     if tensor.data_type == TensorProto.STRING:
         raise ModelError(f"{where}: strings cannot be external data")
     info = {entry.key: entry.value for entry in tensor.external_data}
     location = info.get("location", "")
-    if base_dir is None:
+    if home is None:
         raise ModelError(
             f"{where}: its data is in the external file '{location}', but the model was not given as a path"
         )
-    path = _contained_path(location, where, base_dir)
+    path = _contained_path(location, where, home)
     offset, needed = _natural(info, "offset", 0, where), _byte_count(tensor, count)
     length = _natural(info, "length", needed, where)
     if length != needed:
@@ -193,15 +194,16 @@ def _resolve_external(tensor: TensorProto, where: str, count: int, base_dir: Pat
             entry.value = str(path)
 
 
-def _contained_path(location: str, where: str, base_dir: Path) -> Path:
-    """The file an external tensor lives in: a regular file below base_dir, symbolic links resolved."""
+def _contained_path(location: str, where: str, home: Home) -> Path:
+    """The file an external tensor lives in: a regular file below the model's directory, symbolic links resolved. Where the
+    model file is itself a link (as in the Hugging Face cache), a link to a file beside the real model file will do."""
     if not location or "\0" in location:
         raise ModelError(f"{where}: external data without a valid location")
     if os.path.isabs(location) or ".." in Path(location.replace("\\", "/")).parts:
         raise ModelError(f"{where}: external location '{location}' given, a path below the model's directory is needed")
-    path = base_dir / location
-    real, real_base = Path(os.path.realpath(path)), Path(os.path.realpath(base_dir))
-    if not real.is_relative_to(real_base):
+    path = home.folder / location
+    real, real_base = Path(os.path.realpath(path)), Path(os.path.realpath(home.folder))
+    if not real.is_relative_to(real_base) and real.parent != home.linked:
         raise ModelError(f"{where}: external location '{location}' is a link that leaves the model's directory")
     if not real.exists():
         raise ModelError(f"{where}: external file '{path}' does not exist")

@@ -63,10 +63,10 @@ def from_proto(source: str | os.PathLike | bytes | onnx.ModelProto) -> ir.Model:
         raise ModelError(
             f"cannot load a {type(source).__name__}: a path, bytes, onnx.ModelProto or onnx_ir.Model is needed"
         )
-    proto, base_dir = sources.read_model(source)
+    proto, home = sources.read_model(source)
     if isinstance(source, onnx.ModelProto) and check_tensors.has_sparse(proto):
         proto = onnx.ModelProto.FromString(proto.SerializeToString())
-    check_tensors.check_tensors(proto, base_dir)
+    check_tensors.check_tensors(proto, home)
     try:
         with _quiet("onnx_ir"):  # what it warns about, check_graph refuses
             return ir.serde.deserialize_model(proto)

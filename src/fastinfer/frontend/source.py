@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""path | bytes | ModelProto → a parsed ModelProto and the directory its external data may come from."""
+"""path | bytes | ModelProto → a parsed ModelProto and where its external data may come from."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import stat
 import zipfile
 from pathlib import Path
+from typing import NamedTuple
 
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
@@ -18,14 +19,23 @@ from fastinfer.errors import ModelError
 MAX_PROTO_BYTES = 2**31 - 1
 
 
-def read_model(source: str | os.PathLike | bytes | onnx.ModelProto) -> tuple[onnx.ModelProto, Path | None]:
+class Home(NamedTuple):
+    """Where a model's external data may be: below `folder`; if its file is a link, also directly in `linked`, where the
+    real file is."""
+
+    folder: Path
+    linked: Path | None
+
+
+def read_model(source: str | os.PathLike | bytes | onnx.ModelProto) -> tuple[onnx.ModelProto, Home | None]:
     """Reads a model. Raises ModelError when it is missing, not a file, or not a model."""
     if isinstance(source, onnx.ModelProto):
         return source, None
     if isinstance(source, (bytes, bytearray, memoryview)):
         return parse_model(bytes(source), "model bytes"), None
     path = Path(os.fspath(source))
-    return parse_model(_read_file(path), f"'{path}'"), path.parent
+    linked = Path(os.path.realpath(path)).parent if path.is_symlink() else None
+    return parse_model(_read_file(path), f"'{path}'"), Home(path.parent, linked)
 
 
 def parse_model(data: bytes, what: str) -> onnx.ModelProto:

@@ -3,15 +3,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
 DOMAIN = "fastinfer"
-_serial = itertools.count()
+MADE = "/fi."  # in names that passes make
+ORIGINS = "fastinfer.origins"  # key of Node.meta
+# Of the compilation at hand: names must not depend on what was compiled before, or beside it in another thread.
+_serial: ContextVar[Iterator[int]] = ContextVar("serial", default=itertools.count())  # noqa: B039 (outside: any will do)
+
+
+@contextlib.contextmanager
+def own_names() -> Iterator[None]:
+    """New names inside count from 0."""
+    token = _serial.set(itertools.count())
+    try:
+        yield
+    finally:
+        _serial.reset(token)
+
 
 # ------------------------------------------------------------------------------------------------------- looking
 
@@ -121,7 +137,7 @@ def is_float(value: ir.Value | None) -> bool:
 
 
 def fresh(hint: str | None) -> str:
-    return f"{(hint or 'v').split('/fi.')[0]}/fi.{next(_serial)}"
+    return f"{(hint or 'v').split(MADE)[0]}{MADE}{next(_serial.get())}"
 
 
 def emit(
@@ -145,7 +161,16 @@ def emit(
     graph = before.graph
     assert graph is not None
     graph.insert_before(before, node)
+    node.meta[ORIGINS] = origins(before)
     return node
+
+
+def origins(node: ir.Node) -> dict[str, str]:
+    """The model's own nodes that `node` stands for, name → operator; itself where no pass made it."""
+    own = node.meta.get(ORIGINS)
+    if own is not None:
+        return dict(own)
+    return {node.name or (node.outputs[0].name if node.outputs else "") or "": node.op_type}
 
 
 def _attributes(attributes: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -188,12 +213,17 @@ def replace(old: ir.Value, new: ir.Value) -> bool:
     else:
         old.replace_all_uses_with(new)
     if node is not None:
-        remove_dead(node)
+        maker = new.producer()
+        absorbed = remove_dead(node)
+        if maker is not None and ORIGINS in maker.meta:  # a node that a pass made stands for what it replaces
+            maker.meta[ORIGINS].update(absorbed)
     return True
 
 
-def remove_dead(node: ir.Node) -> None:
-    """Removes `node` and what only it needed, if nothing reads its outputs."""
+def remove_dead(node: ir.Node) -> dict[str, str]:
+    """Removes `node` and what only it needed, if nothing reads its outputs; returns the model's own nodes that
+    went, as `origins`."""
+    gone: dict[str, str] = {}
     stack = [node]
     while stack:
         node = stack.pop()
@@ -205,8 +235,10 @@ def remove_dead(node: ir.Node) -> None:
             _detach(attribute)
         for i in range(len(node.inputs)):
             node.replace_input_with(i, None)
+        gone.update(origins(node))
         node.graph.remove(node)
         stack.extend(p for p in (v.producer() for v in inputs) if p is not None)
+    return gone
 
 
 def nested_graphs(attribute: ir.Attr) -> Sequence[ir.Graph]:
