@@ -7,7 +7,6 @@ import asyncio
 import contextlib
 import os
 import tempfile
-import warnings
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +20,7 @@ from fastinfer.batching.packing import PackedForm
 from fastinfer.call import Call
 from fastinfer.errors import InputError, ModelError, UnsupportedError
 from fastinfer.report import Explanation, Profile
-from fastinfer.tensors import TensorSpec, check_optional, from_numpy_like, to_numpy
+from fastinfer.tensors import TensorSpec, check_declared, check_optional, from_numpy_like, to_numpy
 from fastinfer.variants import Variants
 
 
@@ -112,7 +111,7 @@ class Model:
             check_optional(port, arrays[i])
         results = self._executor.run(arrays)
         if not self._outputs_seen:
-            self._check_outputs(results)
+            self.outputs, self._outputs_seen = check_declared(self.outputs, results), True
         if torch_like:
             results = [from_numpy_like(r) for r in results]
         if self._call is not None:
@@ -135,27 +134,9 @@ class Model:
             return variant.run(inputs, outputs)
         results = self._executor.run(self._arrays(inputs))
         if not self._outputs_seen:
-            self._check_outputs(results)
+            self.outputs, self._outputs_seen = check_declared(self.outputs, results), True
         named = dict(zip(self._output_names, results, strict=True))
         return named if outputs is None else {name: named[name] for name in outputs}
-
-    def _check_outputs(self, results: list[Any]) -> None:
-        """Once: what comes out is what the model declares. A wrong type is an error; a wrong shape, which files often
-        have and other runtimes let pass, is said by a warning, and taken out of ``outputs``."""
-        for i, (spec, result) in enumerate(zip(self.outputs, results)):
-            if spec.dtype in ("object", "any") or not isinstance(result, np.ndarray):
-                continue
-            given = TensorSpec(spec.name, result.dtype.name, result.shape)
-            if result.dtype.name != spec.dtype:
-                raise ModelError(f"output '{spec.name}': the model declares {spec}, but computes {given}")
-            declared = spec.shape
-            if declared is not None and not _fits(declared, result.shape):
-                warnings.warn(f"output '{spec.name}': the model declares {spec}, but computes {given}", stacklevel=3)
-                kept = None if len(declared) != result.ndim else tuple(
-                    d if not isinstance(d, int) or d == e else f"?{k}" for k, (d, e) in enumerate(zip(declared, result.shape))
-                )  # fmt: skip
-                self.outputs[i] = TensorSpec(spec.name, spec.dtype, kept)
-        self._outputs_seen = True
 
     def run_many(self, feeds: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Run on several feeds, of different lengths too; the outputs of each, with the bits that it has alone.
@@ -394,10 +375,6 @@ def _table(tuning: Any) -> dict[str, str]:
     if not isinstance(tuning, dict) or not all(isinstance(x, str) for pair in tuning.items() for x in pair):
         raise ModelError("the program's tuning is not a table of words")
     return dict(tuning)
-
-
-def _fits(declared: Sequence[int | str], shape: Sequence[int]) -> bool:
-    return len(declared) == len(shape) and all(not isinstance(d, int) or d == e for d, e in zip(declared, shape))
 
 
 def _restored(data: bytes, threads: int, strict: bool) -> Model:

@@ -4,13 +4,15 @@
 from __future__ import annotations
 
 import sys
+import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from fastinfer import _core
-from fastinfer.errors import InputError
+from fastinfer.errors import InputError, ModelError
 
 
 @dataclass(frozen=True)
@@ -143,3 +145,25 @@ def from_numpy_like(array: Any) -> Any:
         return torch.from_numpy(array)
     except TypeError:
         return array
+
+
+def check_declared(specs: Sequence[TensorSpec], results: Sequence[Any]) -> list[TensorSpec]:
+    """What comes out is what the model declares. A wrong type is a ModelError; a wrong shape, which files often have and
+    other runtimes let pass, is said by a warning, and taken out of the specs that are returned."""
+    return [_checked(spec, result) for spec, result in zip(specs, results)]
+
+
+def _checked(spec: TensorSpec, result: Any) -> TensorSpec:
+    if spec.dtype in ("object", "any") or not isinstance(result, np.ndarray):
+        return spec
+    given, declared = TensorSpec(spec.name, result.dtype.name, result.shape), spec.shape
+    if result.dtype.name != spec.dtype:
+        raise ModelError(f"output '{spec.name}': the model declares {spec}, but computes {given}")
+    if declared is None:
+        return spec
+    same_rank = len(declared) == result.ndim
+    if same_rank and all(not isinstance(d, int) or d == e for d, e in zip(declared, result.shape)):
+        return spec
+    warnings.warn(f"output '{spec.name}': the model declares {spec}, but computes {given}", stacklevel=5)
+    free = [d if not isinstance(d, int) or d == e else f"?{k}" for k, (d, e) in enumerate(zip(declared, result.shape))]
+    return TensorSpec(spec.name, spec.dtype, tuple(free) if same_rank else None)
