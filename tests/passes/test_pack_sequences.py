@@ -256,9 +256,9 @@ def test_rows_that_mix_run_one_by_one(name):
 
 def test_rows_by_reference_run_one_by_one():
     """numpy's products of more rows have other bits."""
-    proto = onnx.parser.parse_model(HEADER + "g (double[n,3,6] x) => (double[n,3,6] y) { y = LRN<size = 3>(x) }")
+    proto = onnx.parser.parse_model(HEADER + "g (double[n,3,6,2] x) => (double[n,3,6,2] y) { y = LRN<size = 3>(x) }")
     model = fi.compile(proto)
-    feeds = [{"x": RNG.standard_normal((1, 3, 6))} for _ in range(3)]
+    feeds = [{"x": RNG.standard_normal((1, 3, 6, 2))} for _ in range(3)]
     assert "by reference" in model._rows_mix([feeds[0]["x"]])
     for g, f in zip(model.run_many(feeds), feeds):
         np.testing.assert_array_equal(g["y"], model.run(f)["y"])
