@@ -167,6 +167,9 @@ def main(given: list[str]) -> int:
         parser.error(f"no model is called {', '.join(unknown)}; known: {', '.join(MODELS)}")
     ensure([MODELS[n] for n in options.models])
     peak = _core.measure_peak(options.threads)
+    if peak["gflops"] < 0.85 * options.threads * _core.measure_peak(1)["gflops"]:
+        print("other programs use the cores: the page would be theirs", file=sys.stderr)
+        return 1
     peaks = ", ".join(
         f"{peak[key]:.0f} {unit}" for key, unit in (("gflops", "GFLOP/s float32"), ("bf16_gflops", "GFLOP/s bfloat16"), ("int8_gops", "GOP/s int8")) if key in peak
     )  # fmt: skip
