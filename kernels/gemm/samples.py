@@ -67,6 +67,7 @@ CASES = {
     **{f"f32_{name}": _matmul(*shape) for name, shape in MODELS.items()},
     **{f"bf16_{name}": _matmul(*shape, precision="bf16") for name, shape in MODELS.items()},
     **{f"u8s8_{name}": _integer(*shape) for name, shape in MODELS.items()},
+    "f64_bert_qkv": Case("MatMul", (T((128, 768), "float64"), W(768, 768, dtype="float64"))),
     "nbits_decode_up": _nbits(1, 768, 3072),
     "nbits_bert_up": _nbits(128, 768, 3072),
 }
