@@ -45,7 +45,8 @@ class Translation:
 
     def constant_of(self, v: ir.Value) -> Packed:
         tensor = v.const_value
-        assert tensor is not None
+        if tensor is None:  # a Constant node that no pass made an initializer of
+            raise Refused(f"'{v.name}' is a constant without a tensor")
         held = self.constants.get(id(tensor))
         if held is None:
             shape_ = ir.Shape(list(tensor.shape))  # type: ignore[arg-type]
