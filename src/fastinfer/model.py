@@ -8,7 +8,7 @@ import contextlib
 import os
 import tempfile
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -80,7 +80,8 @@ class Model:
         self.overridable = [s for s in specs if s.name in self._defaults] + list(overridable)
         self.outputs = [TensorSpec.from_port(p) for p in program.graph.outputs]
         self._variants = Variants([s.name for s in overridable], with_inputs)
-        self._specs = specs
+        # What an optional input holds is looked at by check_optional.
+        self._specs = [replace(s, dtype="object") if "optional" in p else s for s, p in zip(specs, program.graph.inputs)]
         self._input_names = [s.name for s in specs]
         self._optionals = [(i, p) for i, p in enumerate(program.graph.inputs) if "optional" in p]
         self._output_names = [s.name for s in self.outputs]

@@ -153,6 +153,15 @@ class Flags(nn.Module):
         return x if scale is None else x * scale
 
 
+@pytest.mark.parametrize("hint", [torch.export.Dim.DYNAMIC, torch.export.Dim.AUTO], ids=["DYNAMIC", "AUTO"])
+def test_hints_have_no_name_and_stay_free(hint):
+    linear = nn.Linear(4, 3)
+    model = fi.compile(linear, (torch.randn(2, 4),), dynamic_shapes=({0: hint},))
+    assert not isinstance(model.inputs[0].shape[0], int)
+    x = torch.randn(5, 4)
+    torch.testing.assert_close(model(x), linear(x).detach(), rtol=1e-5, atol=1e-5)
+
+
 def test_called_as_the_module(tmp_path):
     x, module = torch.randn(2, 3), Flags()
     model = fi.compile(module, (x, None, True))

@@ -52,7 +52,8 @@ def ranges_of(program: ExportedProgram, dynamic_shapes: Any) -> dict[str, tuple[
     """Name of a free extent → (least, greatest or None): what each Dim states, or, of a program that was exported
     elsewhere, what torch kept. torch's own lower bound of 2 only says that the example was no 0 or 1."""
     if dynamic_shapes:
-        dims = [d for d in _dims(dynamic_shapes) if hasattr(d, "min") and hasattr(d, "max")]
+        # Dim.DYNAMIC and Dim.AUTO have bounds too, but no name: torch names those axes.
+        dims = [d for d in _dims(dynamic_shapes) if all(hasattr(d, a) for a in ("min", "max", "__name__"))]
         found = {d.__name__: (int(d.min), _finite(d.max)) for d in dims}
     else:
         kept = program.range_constraints.items()
