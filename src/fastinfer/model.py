@@ -81,7 +81,9 @@ class Model:
         self.outputs = [TensorSpec.from_port(p) for p in program.graph.outputs]
         self._variants = Variants([s.name for s in overridable], with_inputs)
         # What an optional input holds is looked at by check_optional.
-        self._specs = [replace(s, dtype="object") if "optional" in p else s for s, p in zip(specs, program.graph.inputs)]
+        self._specs = [
+            replace(s, dtype="object") if "optional" in p else s for s, p in zip(specs, program.graph.inputs)
+        ]
         self._input_names = [s.name for s in specs]
         self._optionals = [(i, p) for i, p in enumerate(program.graph.inputs) if "optional" in p]
         self._output_names = [s.name for s in self.outputs]
