@@ -175,11 +175,11 @@ class Model:
                 outcomes[i] = dict(zip(self._output_names, result, strict=True))
         return outcomes
 
-    def batch_group(self, inputs: Mapping[str, Any]) -> tuple[Hashable | None, int]:
-        """(group, rows): feeds of equal groups share one call in :meth:`run_each`, one of group None runs alone; rows is
-        the feed's extent along the batch. Raises InputError for wrong names."""
+    def batch_group(self, inputs: Mapping[str, Any]) -> tuple[Hashable | None, int, int]:
+        """(group, rows, work): feeds of equal groups share one call in :meth:`run_each`, one of group None runs alone; rows
+        is the feed's extent along the batch, work is rows, or tokens where sequences are packed. Raises InputError."""
         if self._variants.find(inputs):
-            return None, 1
+            return None, 1, 1
         return self._many.group(self._arrays(inputs))
 
     def prepare_many(self) -> None:

@@ -22,7 +22,8 @@ class Engine:
         self.seconds = seconds
         self.calls = []
 
-    async def __call__(self, feeds):
+    async def __call__(self, batch):
+        feeds = [r.feed for r in batch]
         self.calls.append((asyncio.get_running_loop().time(), list(feeds)))
         await asyncio.sleep(self.seconds)
         return [f if isinstance(f, Exception) else f"did {f}" for f in feeds]
@@ -69,6 +70,8 @@ def test_a_deadline_fires_while_the_engine_is_busy():
         loop = asyncio.get_running_loop()
         engine, d = dispatcher()
         running = submit(d, "running", timeout=0.4)
+        await asyncio.sleep(0)  # it submits
+        await asyncio.sleep(0)  # its call begins: what comes in the same turn would share it
         patient = submit(d, "patient")
         waiting = submit(d, "waiting", timeout=0.25)
         with pytest.raises(fi.DeadlineExceeded):
@@ -131,7 +134,8 @@ def test_one_poisoned_request_fails_alone():
 
 def test_an_engine_that_breaks_goes_on():
     async def main():
-        async def engine(feeds):
+        async def engine(batch):
+            feeds = [r.feed for r in batch]
             if "break" in feeds:
                 raise RuntimeError("broken")
             return feeds[:-1] if "short" in feeds else feeds
@@ -177,6 +181,53 @@ def test_an_idle_batcher_sets_no_timer():
         _, d = dispatcher()
         await submit(d, 0)
         assert d._timer is None
+        await d.close()
+
+    run(main)
+
+
+def test_what_comes_in_one_turn_shares_a_call():
+    async def main():
+        engine, d = dispatcher()
+        await asyncio.gather(*(submit(d, i) for i in range(3)))
+        assert engine.calls == [(0.0, [0, 1, 2])]
+        await d.close()
+
+    run(main)
+
+
+def test_quick_calls_run_on_the_loop_and_slow_ones_do_not():
+    async def main():
+        engine, quick = Engine(), []
+
+        def direct(batch):
+            if any(r.feed == "break" for r in batch):
+                raise RuntimeError("broken")
+            if any(r.feed == "slow" for r in batch):
+                return None
+            quick.append([r.feed for r in batch])
+            return [r.feed for r in batch]
+
+        d = Dispatcher(Queue(2), engine, 1, direct)
+        assert await asyncio.gather(*(submit(d, i) for i in range(5))) == list(range(5))
+        assert quick == [[0, 1], [2, 3], [4]] and engine.calls == []
+        with pytest.raises(RuntimeError):
+            await submit(d, "break")
+        assert await asyncio.gather(submit(d, "slow"), submit(d, 5)) == ["did slow", "did 5"]
+        assert await submit(d, 6) == 6
+        await d.close()
+
+    run(main)
+
+
+def test_a_limit_makes_calls_smaller_than_max_batch():
+    async def main():
+        engine = Engine()
+        d = Dispatcher(Queue(8), engine, limit=lambda group: {"g": 3}.get(group))
+        await asyncio.gather(*(submit(d, i) for i in range(5)), submit(d, "large", work=7, group="g"))
+        assert [f for _, f in engine.calls] == [[0, 1, 2], [3, 4], ["large"]]
+        await asyncio.gather(*(submit(d, i, group="other") for i in range(5)))
+        assert engine.calls[-1][1] == [0, 1, 2, 3, 4]
         await d.close()
 
     run(main)
@@ -254,6 +305,21 @@ def test_model_from_threads(model):
     assert not failures
     with pytest.raises(fi.Closed):
         b.call(feeds(1)[0])
+
+
+def test_submit_tells_times_and_costs_are_kept(model):
+    async def main():
+        async with fi.Batcher(model, max_batch=16) as b:
+            assert b.costs() == {}
+            for _ in range(5):
+                out, timing = await b.submit({"ids": np.zeros((2, 9), np.int64)})
+                same(out, model.run({"ids": np.zeros((2, 9), np.int64)}))
+                assert timing.arrived <= timing.started <= timing.finished
+                assert (timing.rows, timing.call_rows) == (2, 2)
+            (size,) = b.costs()["packed"]
+            assert size["calls"] == 5 and size["work"] == 18 and 0 < size["seconds"] < 1
+
+    asyncio.run(main())
 
 
 @pytest.mark.parametrize(

@@ -4,14 +4,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from typing import Any
 
 from fastinfer.batching.queue import DeadlineExceeded, Queue, Request
 from fastinfer.errors import FastinferError
 
-# Runs the feeds of one call; gives each one's result, or the exception that is its own.
-Engine = Callable[[Sequence[Any]], Awaitable[Sequence[Any]]]
+# Runs the requests of one call; gives each one's result, or the exception that is its own.
+Engine = Callable[[Sequence[Request]], Awaitable[Sequence[Any]]]
+# The same at once, on the loop: None where that would take too long.
+Direct = Callable[[Sequence[Request]], Sequence[Any] | None]
+Limit = Callable[[Hashable], int | None]
 
 
 class Closed(FastinferError):
@@ -20,11 +23,25 @@ class Closed(FastinferError):
 
 class Dispatcher:
     """Takes batches out of `queue` whenever one of `engines` calls is free. Nothing polls: arrivals, ends of calls,
-    cancellations and one timer for the next deadline (or end of a wait for company) are all that wakes it."""
+    cancellations and one timer for the next deadline (or end of a wait for company) are all that wakes it. Requests that
+    come in one turn of the loop are looked at together.
 
-    def __init__(self, queue: Queue, engine: Engine, engines: int = 1) -> None:
+    limit: rows of a group's call, where fewer than the queue's max_batch are better.
+    """
+
+    def __init__(
+        self,
+        queue: Queue,
+        engine: Engine,
+        engines: int = 1,
+        direct: Direct = lambda batch: None,
+        limit: Limit = lambda group: None,
+    ) -> None:
         self._queue = queue
         self._engine = engine
+        self._direct = direct
+        self._limit = limit
+        self._woken = False
         self._free = engines
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
@@ -44,7 +61,9 @@ class Dispatcher:
         future = self._loop.create_future()
         request.handle = future
         self._idle.clear()
-        self._wake()
+        if not self._woken:
+            self._woken = True
+            self._loop.call_soon(self._wake)
         try:
             return await future
         finally:  # cancelled, perhaps
@@ -54,13 +73,20 @@ class Dispatcher:
 
     def _wake(self) -> None:
         """Whatever has happened: settle what is due, start what can start, set the timer."""
+        self._woken = False
         now = self._loop.time()
         for request in self._queue.expire(now):
             _fail(request)
         for request in [r for r in self._in_call if r.deadline is not None and r.deadline <= now]:
             self._in_call.discard(request)  # the engine goes on; nobody waits for this result any more
             _fail(request)
-        while self._free > 0 and (batch := self._queue.take(now)):
+        while self._free > 0 and (batch := self._queue.take(now, self._limit)):
+            rows = sum(r.rows for r in batch)
+            for request in batch:
+                request.started, request.call_rows = now, rows
+            if self._at_once(batch):
+                now = self._loop.time()
+                continue
             self._free -= 1
             self._in_call.update(batch)
             task = self._loop.create_task(self._call(batch))
@@ -79,28 +105,44 @@ class Dispatcher:
             times.append(queued)
         return min(times, default=None)
 
+    def _at_once(self, batch: list[Request]) -> bool:
+        try:
+            outcomes = self._direct(batch)
+        except Exception as e:
+            outcomes = [e] * len(batch)
+        if outcomes is None:
+            return False
+        self._settle(batch, outcomes)
+        return True
+
     async def _call(self, batch: list[Request]) -> None:
         try:
-            outcomes = await self._engine([r.feed for r in batch])
-            if len(outcomes) != len(batch):
-                raise FastinferError(f"the engine gave {len(outcomes)} results for {len(batch)} requests")
+            outcomes = await self._engine(batch)
         except Exception as e:
             outcomes = [e] * len(batch)
         except BaseException:  # the loop is being torn down: nobody may be left waiting
             for request in batch:
                 request.handle.cancel()
             raise
+        self._settle(batch, outcomes)
+        self._free += 1
+        self._running.discard(asyncio.current_task())
+        self._wake()
+
+    def _settle(self, batch: list[Request], outcomes: Sequence[Any]) -> None:
+        now = self._loop.time()
+        if len(outcomes) != len(batch):
+            text = f"the engine gave {len(outcomes)} results for {len(batch)} requests"
+            outcomes = [FastinferError(text)] * len(batch)
         for request, outcome in zip(batch, outcomes, strict=True):
             self._in_call.discard(request)
+            request.finished = now
             if request.handle.done():
                 continue
             if isinstance(outcome, Exception):
                 request.handle.set_exception(outcome)
             else:
                 request.handle.set_result(outcome)
-        self._free += 1
-        self._running.discard(asyncio.current_task())
-        self._wake()
 
     async def close(self, drain: bool = True) -> None:
         """Takes no more requests; waits for those that there are, or (not drain) fails those that have not started."""

@@ -64,16 +64,16 @@ class Many:
                 return False  # this feed is wrong; another one decides
         return self._may_batch
 
-    def group(self, arrays: Arrays) -> tuple[Hashable | None, int]:
-        """Which feeds share a call with this one (equal groups; None: no other), and how many rows it has."""
+    def group(self, arrays: Arrays) -> tuple[Hashable | None, int, int]:
+        """Which feeds share a call with this one (equal groups; None: no other), how many rows it has, how much work it is."""
         packed = self.packed()
         if packed is not None:
             extent = packed.extent(arrays)
-            return (None, 1) if extent is None else ("packed", extent.rows)
+            return (None, 1, 1) if extent is None else ("packed", extent.rows, extent.rows * extent.length)
         signature = shape_signature(arrays)
         if signature is None or not self._batches(arrays):
-            return None, 1
-        return signature, len(arrays[0])
+            return None, 1, 1
+        return signature, len(arrays[0]), len(arrays[0])
 
     def run(self, feeds: Sequence[Arrays]) -> list[Outcome]:
         """The outputs of each feed, or what it raised. One feed's failure is its own."""

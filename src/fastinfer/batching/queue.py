@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import heapq
+import math
 from collections import deque
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,9 +32,13 @@ class Request:
     feed: Any
     group: Hashable | None = None
     rows: int = 1
+    work: int = 1  # what its time follows: rows, or tokens
     priority: int = 0
     deadline: float | None = None
     arrived: float = 0.0
+    started: float = 0.0  # when its call began
+    finished: float = 0.0
+    call_rows: int = 0  # of the whole call
     queued: bool = False
     handle: Any = None  # the mechanism's
 
@@ -137,20 +142,27 @@ class Queue:
                 due.append(request)
         return due
 
-    def take(self, now: float) -> list[Request]:
-        """The requests of the next call, best first; empty when there are none or they may still wait for company."""
+    def take(self, now: float, limit: Callable[[Hashable], int | None] = lambda group: None) -> list[Request]:
+        """The requests of the next call, best first; empty when there are none or they may still wait for company.
+
+        limit: the most work that a call of a group shall hold, None for no such limit; a larger request goes alone.
+        """
         first = self._first(now)
         if first is None:
             return []
-        batch, rows = [first], first.rows
+        batch, rows, work = [first], first.rows, first.work
         self._leave(first)
         group = self._groups.get(self._key(first))
+        most = math.inf if (own := limit(first.group)) is None else own
         # The next in rank that does not fit ends the call: small ones that came later do not pass it by.
-        while group is not None and group.heap and rows + group.heap[0][2].rows <= self.max_batch:
+        while group is not None and group.heap:
             request = group.heap[0][2]
+            if rows + request.rows > self.max_batch or work + request.work > most:
+                break
             self._leave(request)
             batch.append(request)
             rows += request.rows
+            work += request.work
         return batch
 
     def _first(self, now: float) -> Request | None:

@@ -107,4 +107,4 @@ def encode(array: np.ndarray) -> bytes | memoryview:
         strings = [s if isinstance(s, bytes) else str(s).encode() for s in array.reshape(-1)]
         return b"".join(part for s in strings for part in (struct.pack("<I", len(s)), s))
     dense = np.ascontiguousarray(array)
-    return memoryview(dense.reshape(-1).view(np.uint8)) if dense.size else b""
+    return dense.reshape(-1).view(np.uint8).data if dense.size else b""
