@@ -3,6 +3,7 @@
 
 import asyncio
 import threading
+import time
 
 import numpy as np
 import onnx
@@ -307,6 +308,44 @@ def test_model_from_threads(model):
         b.call(feeds(1)[0])
 
 
+class Slow:
+    """A model of 20 ms a request."""
+
+    def batch_group(self, inputs):
+        return None, 1, 1
+
+    def run_each(self, feeds):
+        time.sleep(0.02 * len(feeds))
+        return [dict(f) for f in feeds]
+
+
+def test_what_could_not_run_in_time_is_refused_at_once():
+    async def main():
+        async with fi.Batcher(Slow(), max_wait=0.15) as b:
+            assert b.wait() == 0
+            await b.run({"x": 0})
+            loop, refused, begun = asyncio.get_running_loop(), [], []
+
+            async def client(i):
+                start = loop.time()
+                try:
+                    begun.append((await b.submit({"x": i}))[1])
+                except fi.QueueFull as e:
+                    refused.append((loop.time() - start, e.retry_after))
+
+            await asyncio.gather(*(client(i) for i in range(40)))
+            assert 4 <= len(begun) <= 12 and len(refused) == 40 - len(begun)  # about 0.15 s of 20 ms each
+            assert max(seconds for seconds, _ in refused) < 0.1 and min(after for _, after in refused) > 0
+            assert max(t.started - t.arrived for t in begun) < 0.15 * 3  # sleeps are late on a busy machine
+            running = asyncio.ensure_future(b.run({"x": 1}))
+            await asyncio.sleep(0.001)
+            with pytest.raises(fi.QueueFull, match="would wait"):  # its own deadline cannot be kept
+                await b.run({"x": 2}, timeout=0.001)
+            assert await running == {"x": 1}
+
+    asyncio.run(main())
+
+
 def test_submit_tells_times_and_costs_are_kept(model):
     async def main():
         async with fi.Batcher(model, max_batch=16) as b:
@@ -323,7 +362,15 @@ def test_submit_tells_times_and_costs_are_kept(model):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"max_batch": 0}, {"max_delay": -1}, {"max_delay": float("nan")}, {"max_queue": 0}, {"calls": 0}]
+    "wrong",
+    [
+        {"max_batch": 0},
+        {"max_delay": -1},
+        {"max_delay": float("nan")},
+        {"max_queue": 0},
+        {"calls": 0},
+        {"max_wait": -1},
+    ],
 )
 def test_wrong_settings(model, wrong):
     with pytest.raises(fi.InputError, match="needed: at least"):

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from fastinfer.batching.costs import Costs
 from fastinfer.batching.dispatcher import Closed, Dispatcher
-from fastinfer.batching.queue import Queue, Request
+from fastinfer.batching.queue import Queue, QueueFull, Request
 from fastinfer.errors import InputError
 
 # A call that takes less than this many seconds runs on the event loop: handing it to a thread and back costs about 60 µs
@@ -56,23 +56,34 @@ class Batcher:
 
     max_batch: rows per call. max_delay: seconds that a request may wait for company while the model is free; with 0 a
     call takes what has come while the one before it ran, and a lone request never waits. max_queue: requests that may
-    wait; QueueFull is raised beyond. calls: how many calls may run at once.
+    wait; QueueFull is raised beyond. max_wait: seconds: a request that would wait longer, by what requests have cost
+    lately, is refused at once with QueueFull, as is one that could not begin before its own timeout: under overload those
+    that are taken in are answered in time. calls: how many calls may run at once.
 
     What calls cost is measured as they run (:meth:`costs`): a call takes no more than makes a row cheaper, and calls
     of less than a tenth of a millisecond run on the event loop itself, as a thread would cost more than they do.
     """
 
     def __init__(
-        self, model: Batchable, *, max_batch: int = 32, max_delay: float = 0.0, max_queue: int = 1024, calls: int = 1
+        self,
+        model: Batchable,
+        *,
+        max_batch: int = 32,
+        max_delay: float = 0.0,
+        max_queue: int = 1024,
+        max_wait: float | None = None,
+        calls: int = 1,
     ) -> None:
         for name, value, least in (("max_batch", max_batch, 1), ("max_delay", max_delay, 0), ("max_queue", max_queue, 1),
-                                   ("calls", calls, 1)):  # fmt: skip
+                                   ("max_wait", 0 if max_wait is None else max_wait, 0), ("calls", calls, 1)):  # fmt: skip
             if not value >= least:
                 raise InputError(f"{name}={value}; needed: at least {least}")
         self._model = model
         self._queue = Queue(max_batch, max_delay, max_queue)
         self._calls = calls
+        self._max_wait = max_wait
         self._costs = Costs()
+        self._per_request = 0.0  # seconds that a request has cost lately, its share of its call
         self._dispatcher: Dispatcher | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
@@ -82,6 +93,20 @@ class Batcher:
     def waiting(self) -> int:
         """Requests in the queue."""
         return len(self._queue)
+
+    def wait(self) -> float:
+        """Seconds until a request that comes now would begin, by what requests have cost lately."""
+        return 0.0 if self._dispatcher is None else self._per_request * self._dispatcher.ahead / self._calls
+
+    def admit(self, timeout: float | None = None) -> None:
+        """Raises QueueFull when a request that comes now would be refused; cheap, and needs no inputs."""
+        if len(self._queue) >= self._queue.max_queue:
+            raise QueueFull(
+                f"{len(self._queue)} requests are waiting, max_queue is {self._queue.max_queue}", self.wait()
+            )
+        limits = [s for s in (self._max_wait, timeout) if s is not None]
+        if limits and (wait := self.wait()) > min(limits):
+            raise QueueFull(f"a request would wait {wait:.2g} s, the limit is {min(limits):.2g} s", wait - min(limits))
 
     async def run(
         self, inputs: Mapping[str, Any], *, priority: int = 0, timeout: float | None = None
@@ -102,6 +127,7 @@ class Batcher:
             raise Closed(
                 "the batcher runs inside `async with`, on the loop that opened it; from other threads use call()"
             )
+        self.admit(timeout)
         group, rows, work = self._model.batch_group(inputs)
         request = Request(inputs, group, rows, work, priority)
         outputs = await self._dispatcher.run(request, timeout)
@@ -158,6 +184,8 @@ class Batcher:
         # A feed that failed in company is run once more: such a call says nothing about costs.
         if not any(isinstance(o, Exception) for o in outcomes):
             self._costs.record(batch[0].group, sum(r.work for r in batch), seconds)
+            each = seconds / len(batch)
+            self._per_request += (each - self._per_request) * (0.1 if self._per_request else 1.0)
         return outcomes
 
     async def _engine(self, batch: Sequence[Request]) -> Sequence[Any]:

@@ -51,6 +51,11 @@ class Dispatcher:
         self._idle = asyncio.Event()
         self._idle.set()
 
+    @property
+    def ahead(self) -> int:
+        """Requests that wait or are in a call."""
+        return len(self._queue) + len(self._in_call)
+
     async def run(self, request: Request, timeout: float | None = None) -> Any:
         """The request's result. Raises what its feed raises; QueueFull, DeadlineExceeded, Closed."""
         if self._closed:

@@ -18,7 +18,12 @@ HEAD_START = 0.05
 
 
 class QueueFull(FastinferError):
-    """The queue in front of the model holds as many requests as it may; come back later."""
+    """More waits in front of the model than may, or than could run in time; come back later. retry_after: seconds after
+    which there will probably be room, None where that is not known."""
+
+    def __init__(self, text: str, retry_after: float | None = None) -> None:
+        super().__init__(text)
+        self.retry_after = retry_after
 
 
 class DeadlineExceeded(FastinferError, TimeoutError):

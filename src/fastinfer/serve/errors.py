@@ -58,7 +58,7 @@ def as_serve_error(error: BaseException, request_id: str = "") -> ServeError:
     if isinstance(error, ServeError):
         return error
     if isinstance(error, QueueFull):
-        return ServeError(Kind.UNAVAILABLE, str(error), retry_after=1)
+        return ServeError(Kind.UNAVAILABLE, str(error), retry_after=error.retry_after or 1)
     if isinstance(error, DeadlineExceeded):
         return ServeError(Kind.DEADLINE, str(error))
     if isinstance(error, Closed):
