@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A worker's Service: inference is its own; what changes or counts something goes through the supervisor to all workers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+from fastinfer.serve.messages import InferRequest, InferResponse
+from fastinfer.serve.observe.metrics import Metrics, Snapshot, merge
+from fastinfer.serve.service import Service
+from fastinfer.serve.workers.link import Link
+
+
+class Answering(Protocol):
+    """A worker's own side: the same operations for this process alone."""
+
+    async def __call__(self, operation: str, arguments: dict[str, Any]) -> Any: ...
+
+
+def answering(own: Service, metrics: Metrics) -> Answering:
+    """What a worker answers when the supervisor asks it."""
+
+    async def answer(operation: str, arguments: dict[str, Any]) -> Any:
+        if operation == "load":
+            return await own.load(arguments["model"], arguments["parameters"])
+        if operation == "unload":
+            return await own.unload(arguments["model"], arguments["parameters"])
+        if operation == "statistics":
+            return own.statistics(arguments["model"], arguments["version"])
+        if operation == "metrics":
+            return metrics.snapshot()
+        raise ValueError(operation)
+
+    return answer
+
+
+class SharedService:
+    """`own` with the operations above asked of all workers. Everything else (readiness, metadata, infer) is this worker's,
+    as all hold the same."""
+
+    def __init__(self, own: Service, link: Link) -> None:
+        self._own, self._link = own, link
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._own, name)
+
+    async def infer(self, request: InferRequest) -> InferResponse:
+        return await self._own.infer(request)
+
+    async def load(self, model: str, parameters: dict[str, Any]) -> None:
+        await self._link.ask("all", operation="load", arguments={"model": model, "parameters": parameters}, keep=model)
+
+    async def unload(self, model: str, parameters: dict[str, Any]) -> None:
+        await self._link.ask(
+            "all", operation="unload", arguments={"model": model, "parameters": parameters}, keep=model
+        )
+
+    async def all_statistics(self, model: str = "", version: str = "") -> list[dict[str, Any]]:
+        """Service.statistics, summed over the workers."""
+        self._own.statistics(model, version)  # raises for what there is not
+        arguments = {"model": model, "version": version}
+        return add_statistics(await self._link.ask("all", operation="statistics", arguments=arguments))
+
+    async def all_metrics(self) -> Snapshot:
+        return merge(await self._link.ask("all", operation="metrics", arguments={}))
+
+
+def add_statistics(parts: Iterable[list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """ModelStatistics of several workers as one: counts and times add up, the last inference is the latest, and so does
+    memory (what workers share by mapping is counted in each)."""
+    total: dict[tuple[str, str], dict[str, Any]] = {}
+    for part in parts:
+        for row in part:
+            key = row["name"], row["version"]
+            total[key] = _add(total[key], row) if key in total else row
+    return list(total.values())
+
+
+def _add(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
+    out: dict[str, Any] = dict(a)
+    for name, value in b.items():
+        if name == "last_inference":
+            out[name] = max(a[name], value)
+        elif name == "batch_stats":
+            out[name] = _rows(a[name], value, "batch_size")
+        elif name == "memory_usage":
+            out[name] = _rows(a[name], value, "id")
+        elif isinstance(value, dict):
+            out[name] = _add(a.get(name, {}), value) if a.get(name) else value
+        elif isinstance(value, (int, float)):
+            out[name] = a.get(name, 0) + value
+    return out
+
+
+def _rows(a: list[dict[str, Any]], b: list[dict[str, Any]], key: str) -> list[dict[str, Any]]:
+    """Rows with equal keys added, the key kept."""
+    by_key = {row[key]: row for row in a}
+    for row in b:
+        old = by_key.get(row[key])
+        by_key[row[key]] = row if old is None else {**_add(old, row), key: row[key]}
+    return [by_key[k] for k in sorted(by_key)]
