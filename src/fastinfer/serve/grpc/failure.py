@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Errors as gRPC tells them: a status code, a text, and when to come again."""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+import grpc
+
+from fastinfer.serve.errors import as_serve_error
+
+# Bytes of a text. Clients take 8 KiB of metadata, and each byte that is not ASCII is three on the wire.
+MAX_TEXT = 2048
+
+
+def text_of(error: BaseException, request_id: str = "") -> str:
+    return _short(str(as_serve_error(error, request_id)))
+
+
+def _short(text: str) -> str:
+    data = text.encode("utf-8", "replace")
+    return data[:MAX_TEXT].decode("utf-8", "ignore") + ("…" if len(data) > MAX_TEXT else "")
+
+
+async def fail(context: grpc.aio.ServicerContext, error: BaseException, request_id: str = "") -> NoReturn:
+    """Ends the call with what the client is told of `error`."""
+    told = as_serve_error(error, request_id)
+    metadata: tuple[tuple[str, str], ...] = ()
+    if told.retry_after is not None:
+        metadata = (("grpc-retry-pushback-ms", str(int(told.retry_after * 1000))),)
+    await context.abort(grpc.StatusCode[told.kind.code], _short(str(told)), metadata)
+    raise AssertionError("abort() raises")

@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every call of GRPCInferenceService, over a Service. gRPC hands over bytes and gets bytes: messages are taken apart here,
+so that what cannot be decoded is the client's error and not ours."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
+from typing import Any
+
+import grpc
+from google.protobuf.json_format import ParseDict
+from google.protobuf.message import DecodeError
+
+from fastinfer.serve.access import Caller, Gate
+from fastinfer.serve.errors import Kind, ServeError
+from fastinfer.serve.grpc import codec, schema, wire
+from fastinfer.serve.grpc.access import CALLER, CREDENTIALS, SCOPES
+from fastinfer.serve.grpc.contents import read_parameters
+from fastinfer.serve.grpc.failure import fail
+from fastinfer.serve.grpc.stream import Streams
+from fastinfer.serve.messages import Limits
+from fastinfer.serve.service import Service
+from fastinfer.serve.shm import Regions
+
+Context = Any  # grpc.aio.ServicerContext
+TRACE: ContextVar[str] = ContextVar("trace", default="")
+
+
+class Servicer(grpc.GenericRpcHandler):
+    """in_flight: requests of one stream that are worked on at a time."""
+
+    def __init__(
+        self, service: Service, limits: Limits, regions: Regions | None, gate: Gate | None, in_flight: int
+    ) -> None:
+        self._service = service
+        self._limits = limits
+        self._regions = regions
+        self._gate = gate
+        self.streams = Streams(self._answer, in_flight)
+        special = {
+            "ModelInfer": grpc.unary_unary_rpc_method_handler(self.infer),
+            "ModelStreamInfer": grpc.stream_stream_rpc_method_handler(self.streams.run),
+        }
+        self._handlers = {
+            f"/{schema.SERVICE}/{name}": special.get(name) or grpc.unary_unary_rpc_method_handler(self._unary(name))
+            for name in schema.METHODS
+        }
+
+    def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
+        for key, value in details.invocation_metadata:
+            if key == "traceparent":
+                TRACE.set(value)
+        return self._handlers.get(details.method)
+
+    # --------------------------------------------------------------------------------------------------------- inference
+
+    async def infer(self, raw: bytes, context: Context) -> bytes:
+        parsed = None
+        try:
+            parsed = codec.Message(raw, self._limits)
+            return await self._infer(parsed, context)
+        except Exception as error:
+            await fail(context, error, parsed.message.id if parsed else "")
+
+    async def _infer(self, parsed: codec.Message, context: Context, streamed: bool = False) -> bytes:
+        if parsed.heavy(self._regions is not None):
+            call = await asyncio.to_thread(codec.decode, parsed, self._limits, self._regions)
+        else:
+            call = codec.decode(parsed, self._limits, self._regions)
+        request = call.request
+        remaining = context.time_remaining()
+        if remaining is not None and (request.timeout is None or remaining < request.timeout):
+            if remaining <= 0:
+                raise ServeError(Kind.DEADLINE, "the request's deadline had passed when it came")
+            request.timeout = remaining
+        request.trace = TRACE.get()
+        if self._gate is not None:
+            caller = self._gate.admit(*CREDENTIALS.get()) if streamed else CALLER.get()
+            caller.check("infer", request.model)
+            request.caller = caller.name
+        response = await self._service.infer(request)
+        if codec.slow_to_encode(call, response):
+            return await asyncio.to_thread(codec.encode, call, response, streamed)
+        return codec.encode(call, response, streamed)
+
+    async def _answer(self, raw: bytes, context: Context) -> bytes:
+        """One message of a stream; what is wrong with it is told in its answer."""
+        parsed = None
+        try:
+            parsed = codec.Message(raw, self._limits)
+            return await self._infer(parsed, context, streamed=True)
+        except Exception as error:
+            return codec.encode_error(error, parsed.message.id if parsed else "")
+
+    # --------------------------------------------------------------------------------------------------------- the others
+
+    def _unary(self, name: str) -> Callable[[bytes, Context], Awaitable[bytes]]:
+        """The handler of a call from its method below, which gives the response's fields, or an awaitable of them."""
+        answer = getattr(self, f"_{name}", _unsupported(name))
+        request_class, response_class = schema.message(f"{name}Request"), schema.message(f"{name}Response")
+
+        async def handle(raw: bytes, context: Context) -> bytes:
+            try:
+                try:
+                    message = request_class.FromString(raw)
+                except DecodeError:
+                    raise wire.malformed() from None
+                self._check(SCOPES[f"/{schema.SERVICE}/{name}"], message)
+                fields = answer(message)
+                if inspect.isawaitable(fields):
+                    fields = await fields
+                return ParseDict(fields, response_class(), ignore_unknown_fields=True).SerializeToString()
+            except Exception as error:
+                await fail(context, error)
+
+        return handle
+
+    def _check(self, scope: str | None, message: Any) -> None:
+        model = getattr(message, "model_name", "") or ("" if scope == "admin" else getattr(message, "name", ""))
+        if len(model) > self._limits.name or not model.isprintable():
+            raise ServeError(
+                Kind.INVALID_ARGUMENT, f"a name has at most {self._limits.name} characters, none a control character"
+            )
+        if self._gate is not None and scope is not None:
+            CALLER.get().check(scope, model)
+
+    def _readable(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Of what is said of all models: that of the caller's."""
+        caller: Caller = CALLER.get()
+        return rows if self._gate is None else [row for row in rows if caller.may("read", row["name"])]
+
+    def _ServerLive(self, request: Any) -> dict[str, Any]:
+        return {"live": self._service.live()}
+
+    def _ServerReady(self, request: Any) -> dict[str, Any]:
+        return {"ready": self._service.ready()}
+
+    def _ModelReady(self, request: Any) -> dict[str, Any]:
+        try:
+            return {"ready": self._service.model_ready(request.name, request.version)}
+        except ServeError as e:
+            if e.kind is not Kind.NOT_FOUND:
+                raise
+            return {"ready": False}  # clients ask in order to wait for a model to come
+
+    def _ServerMetadata(self, request: Any) -> dict[str, Any]:
+        return self._service.server_metadata()
+
+    def _ModelMetadata(self, request: Any) -> dict[str, Any]:
+        return self._service.model_metadata(request.name, request.version)
+
+    def _ModelConfig(self, request: Any) -> dict[str, Any]:
+        return {"config": self._service.model_config(request.name, request.version)}
+
+    def _ModelStatistics(self, request: Any) -> dict[str, Any]:
+        return {"model_stats": self._readable(self._service.statistics(request.name, request.version))}
+
+    async def _RepositoryIndex(self, request: Any) -> dict[str, Any]:
+        return {"models": self._readable(await self._service.repository_index(request.ready))}
+
+    async def _RepositoryModelLoad(self, request: Any) -> dict[str, Any]:
+        await self._service.load(request.model_name, read_parameters(request.parameters, "the request"))
+        return {}
+
+    async def _RepositoryModelUnload(self, request: Any) -> dict[str, Any]:
+        await self._service.unload(request.model_name, read_parameters(request.parameters, "the request"))
+        return {}
+
+    # ----------------------------------------------------------------------------------------------------- shared memory
+
+    def _shared(self) -> Regions:
+        if self._regions is None:
+            raise ServeError(Kind.UNSUPPORTED, "this server has shared memory switched off")
+        return self._regions
+
+    def _SystemSharedMemoryStatus(self, request: Any) -> dict[str, Any]:
+        return {"regions": {region["name"]: region for region in self._shared().status(request.name)}}
+
+    def _SystemSharedMemoryRegister(self, request: Any) -> dict[str, Any]:
+        self._shared().register(request.name, request.key, request.offset, request.byte_size)
+        return {}
+
+    def _SystemSharedMemoryUnregister(self, request: Any) -> dict[str, Any]:
+        self._shared().unregister(request.name)
+        return {}
+
+
+def _unsupported(name: str) -> Callable[[Any], Any]:
+    def refuse(request: Any) -> Any:
+        raise ServeError(Kind.UNSUPPORTED, f"{name} is not among this server's extensions: see ServerMetadata")
+
+    return refuse
