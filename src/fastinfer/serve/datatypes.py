@@ -37,18 +37,18 @@ def datatype_of(dtype: np.dtype | str) -> str:
 
 def elements(name: str, shape: Sequence[int]) -> int:
     """How many elements a shape has. Raises ServeError for extents that no array can have."""
+    if len(shape) > 64:
+        raise ServeError(Kind.INVALID_ARGUMENT, f"tensor '{name}': {len(shape)} extents; at most 64 are possible")
     count = 1
     for extent in shape:
         if not 0 <= extent < 1 << 62:
             raise ServeError(
                 Kind.INVALID_ARGUMENT, f"tensor '{name}': the shape {list(shape)[:16]} has the extent {extent}"
             )
-        count *= extent
-        if count >= 1 << 62:
+        count *= extent or 1  # numpy's own bound leaves zeros out too
+        if count >= 1 << 58:
             raise ServeError(Kind.INVALID_ARGUMENT, f"tensor '{name}': the shape {list(shape)[:16]} is too large")
-    if len(shape) > 64:
-        raise ServeError(Kind.INVALID_ARGUMENT, f"tensor '{name}': {len(shape)} extents; at most 64 are possible")
-    return count
+    return 0 if 0 in shape else count
 
 
 def decode(name: str, datatype: str, shape: Sequence[int], data: bytes | memoryview) -> np.ndarray:
