@@ -9,49 +9,15 @@ import pytest
 import uvloop
 from tiny import TinyService
 
-from fastinfer.serve.errors import Kind, ServeError
 from fastinfer.serve.http import App
 from fastinfer.serve.http.protocol import Rules
 from fastinfer.serve.http.serve import HttpServer
 from fastinfer.serve.messages import Limits
+from fastinfer.serve.shm import Regions
 
 LIMITS = Limits(body=4 << 20, json=1 << 20)
 # Short times, so that the tests of slow clients are short; rate: nobody honest is that slow on loopback
 RULES = Rules(head=0.5, idle=30, window=0.5, rate=1 << 10, linger=0.5, connections=64)
-
-
-class FakeRegions:
-    """Shared memory without the system: regions are bytearrays."""
-
-    def __init__(self):
-        self.regions = {}
-        self.memory = {}
-
-    def status(self, name=""):
-        if name and name not in self.regions:
-            raise ServeError(Kind.NOT_FOUND, f"no region is called '{name}'")
-        return [r for r in self.regions.values() if name in ("", r["name"])]
-
-    def register(self, name, key, offset, byte_size):
-        if name in self.regions:
-            raise ServeError(Kind.ALREADY_EXISTS, f"region '{name}' exists")
-        self.regions[name] = {"name": name, "key": key, "offset": offset, "byte_size": byte_size}
-        self.memory[name] = bytearray(byte_size)
-
-    def unregister(self, name=""):
-        for n in [name] if name else list(self.regions):
-            self.regions.pop(n, None)
-
-    def _slice(self, region, offset, size):
-        if region not in self.regions or offset + size > len(self.memory[region]):
-            raise ServeError(Kind.INVALID_ARGUMENT, f"region '{region}' has no such bytes")
-        return memoryview(self.memory[region])[offset : offset + size]
-
-    def read(self, region, offset, size):
-        return self._slice(region, offset, size)
-
-    def write(self, region, offset, size, data):
-        self._slice(region, offset, size)[: len(data)] = bytes(data)
 
 
 class Running:
@@ -59,7 +25,7 @@ class Running:
 
     def __init__(self, limits=LIMITS, rules=RULES, app=None):
         self.loop = uvloop.new_event_loop()
-        self.shm = FakeRegions()
+        self.shm = Regions("fi_http_test_")
         self._limits, self._rules, self._make = limits, rules, app
         self._thread = threading.Thread(target=self.loop.run_forever, daemon=True)
 

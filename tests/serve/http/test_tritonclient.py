@@ -3,11 +3,13 @@
 
 import asyncio
 import inspect
+import uuid
 
 import numpy as np
 import pytest
 import tritonclient.http as sync
 import tritonclient.http.aio as aio
+import tritonclient.utils.shared_memory as shared
 from tritonclient.utils import InferenceServerException
 
 CALLS = ["sync", "aio"]
@@ -200,23 +202,37 @@ def test_settings(client):
         client.update_log_settings({"log_file": "/etc/passwd"})
 
 
-def test_system_shared_memory(client, server):
-    client.register_system_shared_memory("in", "/key", X.nbytes + 8)
-    client.register_system_shared_memory("out", "/key2", 3 * 10 * 4, offset=16)
+@pytest.fixture
+def memory():
+    """Two objects in /dev/shm: for an input behind 8 bytes, and for an output behind 16."""
+    keys = [f"/fi_http_test_{uuid.uuid4().hex}" for _ in range(2)]
+    handles = [shared.create_shared_memory_region(k, k, n) for k, n in zip(keys, (X.nbytes + 8, 120 + 16), strict=True)]
+    yield list(zip(keys, handles, strict=True))
+    for handle in handles:
+        shared.destroy_shared_memory_region(handle)
+
+
+def test_system_shared_memory(client, server, memory):
+    (key, handle), (key2, handle2) = memory
+    client.register_system_shared_memory("in", key, X.nbytes + 8)
+    client.register_system_shared_memory("out", key2, 120, offset=16)
     try:
         assert client.get_system_shared_memory_status("out") == [
-            {"name": "out", "key": "/key2", "offset": 16, "byte_size": 120}
+            {"name": "out", "key": key2, "offset": 16, "byte_size": 120}
         ]
-        server.shm.memory["in"][8:] = X.tobytes()
+        shared.set_shared_memory_region(handle, [X], offset=8)
         given, output = sync.InferInput("x", [3, 64], "FP32"), wanted("y")
         given.set_shared_memory("in", X.nbytes, offset=8)
         output.set_shared_memory("out", 120)
         entry = client.infer("mlp", [given], outputs=[output]).get_output("y")
         assert entry["parameters"]["shared_memory_region"] == "out" and "data" not in entry
-        y = np.frombuffer(server.shm.memory["out"], np.float32).reshape(3, 10)
+        y = shared.get_contents_as_numpy(handle2, np.float32, [3, 10], offset=16)
         np.testing.assert_array_equal(y, server.service.models["mlp"].run({"x": X})["y"])
         given.set_shared_memory("in", X.nbytes + 4, offset=4)
         with pytest.raises(InferenceServerException, match="needs 768"):
+            client.infer("mlp", [given])
+        given.set_shared_memory("in", X.nbytes, offset=12)
+        with pytest.raises(InferenceServerException, match="in"):
             client.infer("mlp", [given])
         output.set_shared_memory("out", 100)
         with pytest.raises(InferenceServerException, match="120 bytes; shared_memory_byte_size is 100"):

@@ -88,7 +88,7 @@ def _to_region(tensor: Tensor, asked: dict[str, Any], shm: Regions) -> dict[str,
     data = encode(tensor.array)
     if len(data) > size:
         raise refuse(f"output '{tensor.name}' has {len(data)} bytes; shared_memory_byte_size is {size}")
-    shm.write(region, offset, size, data)
+    shm.write(region, offset, data)
     return {"shared_memory_region": region, "shared_memory_offset": offset, "shared_memory_byte_size": len(data)}
 
 

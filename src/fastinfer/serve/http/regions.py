@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the HTTP wire asks of system shared memory. Every method raises ServeError."""
+"""What the HTTP wire asks of system shared memory; fastinfer.serve.shm.Regions is it. Every method raises ServeError."""
 
 from __future__ import annotations
 
@@ -19,13 +19,9 @@ class Regions(Protocol):
         """All regions if name is empty."""
         ...
 
-    def read(self, region: str, offset: int, size: int) -> memoryview:
-        """`size` bytes of a region; valid for as long as the view lives."""
-        ...
+    def read(self, name: str, offset: int, size: int) -> bytes: ...
 
-    def write(self, region: str, offset: int, size: int, data: bytes | memoryview) -> None:
-        """Puts `data` into the region; no more than the `size` bytes that the client gave."""
-        ...
+    def write(self, name: str, offset: int, data: bytes | memoryview) -> None: ...
 
 
 class NoRegions:
@@ -45,10 +41,10 @@ class NoRegions:
         if name:
             self._refuse()
 
-    def read(self, region: str, offset: int, size: int) -> memoryview:
+    def read(self, name: str, offset: int, size: int) -> bytes:
         return self._refuse()
 
-    def write(self, region: str, offset: int, size: int, data: bytes | memoryview) -> None:
+    def write(self, name: str, offset: int, data: bytes | memoryview) -> None:
         self._refuse()
 
     def _refuse(self) -> NoReturn:
