@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import os
 import tempfile
+import weakref
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -87,7 +88,10 @@ class Model:
         self._input_names = [s.name for s in specs]
         self._optionals = [(i, p) for i, p in enumerate(program.graph.inputs) if "optional" in p]
         self._output_names = [s.name for s in self.outputs]
-        self._many = Many(self._executor.run, self._packed_form, self._rows_mix, self._drop_packed)
+        me = weakref.proxy(self)  # a model in a circle would keep its memory until the collector comes by
+        self._many = Many(
+            self._executor.run, lambda: me._packed_form(), lambda a: me._rows_mix(a), lambda why: me._drop_packed(why)
+        )
         self._plain = self._call is None or self._call.plain
 
     # ------------------------------------------------------------------------------------------------------------ run
