@@ -33,7 +33,7 @@ PYTHON = {
     "onnx_backend": {*BASE, "api"},
     "peers": BASE,
     "bench": {*BASE, "peers", "model"},
-    "serve": {*BASE, "api", "model", "batching"},
+    "serve": {*BASE, "api", "model", "batching", "tensors"},
     "cli": {*BASE, "serve", "bench", "peers", "report", "api", "model"},
 }
 NATIVE = {
