@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tests below import what lies here (``tiny``); slow ones run when asked for (``-m slow``)."""
+"""Tests below import what lies here (``small_models``); slow ones run when asked for (``-m slow``)."""
 
 import pytest
 

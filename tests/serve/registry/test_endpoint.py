@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import accumulate, echo, ones, put, request, rows, scale, two_outputs
+from small_models import accumulate, echo, ones, put, request, rows, scale, two_outputs
 
 from fastinfer.serve.endpoint import Endpoint
 from fastinfer.serve.errors import Kind, ServeError

@@ -14,7 +14,7 @@ import weakref
 
 import numpy as np
 import pytest
-from tiny import accumulate, mlp, ones, pick, put, request, rows, scale, value
+from small_models import accumulate, mlp, ones, pick, put, request, rows, scale, value
 
 from fastinfer.serve.errors import Kind, ServeError
 from fastinfer.serve.registry import Registry
