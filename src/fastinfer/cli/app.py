@@ -16,6 +16,7 @@ from fastinfer.cli.bench import bench
 from fastinfer.cli.compile import compile_command
 from fastinfer.cli.doctor import doctor
 from fastinfer.cli.explain import explain
+from fastinfer.cli.models import models
 from fastinfer.cli.output import Differ, Unhealthy, errors
 from fastinfer.cli.profile import profile
 from fastinfer.cli.run import run_command
@@ -63,6 +64,7 @@ app.command("bench")(bench)
 app.command("explain")(explain)
 app.command("profile")(profile)
 app.command("doctor")(doctor)
+app.add_typer(models)
 
 
 def run(arguments: list[str] | None = None) -> int:

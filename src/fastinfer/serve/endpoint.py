@@ -62,7 +62,7 @@ class Endpoint:
         self._timeout, self._priority = limits.timeout, limits.priority
         self._batcher = Batcher(
             _Metered(model, self.statistics, limits.rows), max_batch=batching.max_batch, max_delay=batching.max_delay,
-            max_queue=batching.max_queue, calls=batching.calls,
+            max_queue=batching.max_queue, max_wait=batching.max_wait, calls=batching.calls,
         )  # fmt: skip
         self._leases = 0
         self._unused = asyncio.Event()
@@ -73,6 +73,10 @@ class Endpoint:
     def waiting(self) -> int:
         """Requests in the queue."""
         return self._batcher.waiting
+
+    def wait(self) -> float:
+        """Seconds until a request that comes now would begin, by what requests have cost lately."""
+        return self._batcher.wait()
 
     @property
     def in_flight(self) -> int:

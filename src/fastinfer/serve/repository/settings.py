@@ -45,6 +45,7 @@ class Batching:
     max_batch: int = 32
     max_delay: float = 0.0
     max_queue: int = 1024
+    max_wait: float | None = None
     calls: int = 1
 
 
@@ -220,7 +221,8 @@ _CHECKS: dict[str, Callable[[Any, str], Any]] = {
     "description": _text, "owner": _text, "labels": _texts, "precision": _text, "threads": _whole(1, 64),
     "strict": _flag, "file": _file, "versions": _policy,
     "batching": _table(Batching, {
-        "max_batch": _whole(1, 65536), "max_delay": _number(0, 60), "max_queue": _whole(1, 1 << 20), "calls": _whole(1, 64),
+        "max_batch": _whole(1, 65536), "max_delay": _number(0, 60), "max_queue": _whole(1, 1 << 20),
+        "max_wait": _number(0, 3600), "calls": _whole(1, 64),
     }),
     "limits": _table(RequestLimits, {
         "timeout": _number(1e-3, _DAY), "rows": _whole(1, 1 << 30), "priority": _whole(0, 1000), "drain": _number(0, _DAY),

@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``fastinfer models``: the repository that a server serves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fastinfer.cli.output import Json, bytes_text, console, print_json, progress, table
+from fastinfer.errors import InputError
+from fastinfer.serve.errors import ServeError
+from fastinfer.serve.repository import releases
+from fastinfer.serve.repository.directory import SETTINGS, Directory
+from fastinfer.serve.repository.log import Live, Log
+from fastinfer.serve.repository.names import check_name, quoted
+from fastinfer.serve.repository.settings import parse
+from fastinfer.serve.repository.signing import Signer, new_key
+
+models = typer.Typer(
+    name="models",
+    help="The models of a repository: versions, what is live, what was. A running server takes changes up on SIGHUP.",
+    no_args_is_help=True,
+)
+Root = Annotated[Path, typer.Argument(metavar="DIR", help="The repository.", exists=True, file_okay=False)]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The model.")]
+Version = Annotated[str, typer.Argument(metavar="VERSION", help="A version, or an alias.")]
+By = Annotated[str, typer.Option("--by", help="Who does this, for the log; default: this user and host.")]
+
+
+@contextmanager
+def _asked() -> Iterator[None]:
+    """What was asked wrongly is an input's error; what the machine refuses stays what it is."""
+    try:
+        yield
+    except ServeError as e:
+        if e.kind.status < 500:
+            raise InputError(str(e)) from e
+        raise
+
+
+@models.command("list")
+def list_command(root: Root, name: Annotated[str, typer.Argument(help="One model.")] = "", json: Json = False) -> None:
+    """Show models and versions, and which are live."""
+    with _asked():
+        found = releases.listing(root, name)
+    if json:
+        print_json([vars(f) for f in found])
+        return
+    shown = table("model", ">version", "live", ">size", "signed")
+    for f in found:
+        shown.add_row(f.model, f.version, ", ".join(f.roles), bytes_text(f.bytes), "yes" if f.signed else "")
+    console.print(shown)
+
+
+@models.command()
+def push(
+    root: Root,
+    name: Name,
+    source: Annotated[Path, typer.Argument(help="A folder, an ONNX file or a saved program.", exists=True)],
+    version: Annotated[str, typer.Option("--version", help="Default: one more than the highest there ever was.")] = "",
+    key: Annotated[Path | None, typer.Option("--key", help="Sign with this private key (PEM).")] = None,
+    settings: Annotated[Path | None, typer.Option("--settings", help="A model.toml for the model.")] = None,
+    promote: Annotated[bool, typer.Option("--promote", help="All requests go to it.")] = False,
+    canary: Annotated[float | None, typer.Option("--canary", help="Per cent of the requests that go to it.")] = None,
+    by: By = "",
+    json: Json = False,
+) -> None:
+    """Add a version; goes on where an earlier try stopped."""
+    if promote and canary is not None:
+        raise typer.BadParameter("--promote and --canary exclude each other")
+    with _asked():
+        text = settings.read_bytes() if settings else b""
+        parse(text)
+        signer = Signer(key) if key else None
+        with progress(f"pushing {source.name}", json) as report:
+            made = releases.push(root, name, source, version=version, signer=signer, by=by, report=report)
+        if settings:
+            (root / name / SETTINGS).write_bytes(text)
+        if promote:
+            _change(root, name, "promote", made.version, lambda live: live.promote(made.version), by)
+        elif canary is not None:
+            _change(root, name, "canary", made.version, lambda live: live.canary(made.version, canary), by)
+    if json:
+        print_json({"model": name, "version": made.version, "bytes": made.size, "sha256": made.digest})
+    else:
+        console.print(f"{name} version {made.version}: {bytes_text(made.size)}, manifest sha256 {made.digest[:16]}…")
+
+
+@models.command()
+def pull(
+    root: Root,
+    name: Name,
+    target: Annotated[Path, typer.Option("--output", "-o", help="A folder that does not exist yet.")],
+    version: Annotated[str, typer.Argument(help="A version or an alias; default: the stable or the highest.")] = "",
+) -> None:
+    """Copy a version to a folder, checked against its manifest."""
+    with _asked():
+        pulled = releases.pull(root, check_name(name), version, target)
+    console.print(
+        f"{name} version {pulled.version}: {len(pulled.files)} files in {target}", highlight=False, markup=False
+    )
+
+
+@models.command()
+def promote(
+    root: Root,
+    name: Name,
+    version: Version,
+    canary: Annotated[float | None, typer.Option("--canary", help="Only this per cent of the requests.")] = None,
+    shadow: Annotated[float | None, typer.Option("--shadow", help="Copies of this per cent; 0 ends it.")] = None,
+    alias: Annotated[str, typer.Option("--alias", help="Only this alias.")] = "",
+    by: By = "",
+) -> None:
+    """Make a version the one that all requests go to; or try it out; or give it an alias."""
+    if sum((canary is not None, shadow is not None, bool(alias))) > 1:
+        raise typer.BadParameter("--canary, --shadow and --alias exclude each other")
+    with _asked():
+        found = Directory(root).find(check_name(name))
+        chosen = releases.resolve(Log(Directory(root).root).live(name), version, list(found.versions))
+        if chosen not in found.versions:
+            raise InputError(f"model '{name}' has no version {quoted(version)}")
+        if canary is not None:
+            live = _change(root, name, "canary", chosen, lambda live: live.canary(chosen, canary), by)
+        elif shadow is not None:
+            live = _change(root, name, "shadow", chosen, lambda live: live.copied_to(chosen, shadow), by)
+        elif alias:
+            live = _change(root, name, "alias", chosen, lambda live: live.alias(alias, chosen), by)
+        else:
+            live = _change(root, name, "promote", chosen, lambda live: live.promote(chosen), by)
+    _show(name, live)
+
+
+@models.command()
+def rollback(root: Root, name: Name, by: By = "") -> None:
+    """End what is tried out; or go back to the version that was stable before."""
+    with _asked():
+        found = Directory(root).find(check_name(name))
+        log = Log(Directory(root).root)
+        highest = max(found.versions, key=int, default="")
+        live = log.change(name, "rollback", lambda live: log.previous(name, live, set(found.versions), highest), by=by)
+    _show(name, live)
+
+
+@models.command()
+def remove(
+    root: Root,
+    name: Name,
+    version: Version,
+    force: Annotated[bool, typer.Option("--force", help="Even when it is live.")] = False,
+    by: By = "",
+) -> None:
+    """Take a version away."""
+    with _asked():
+        releases.remove(root, check_name(name), version, force=force, by=by)
+    console.print(f"{name} version {version} is removed")
+
+
+@models.command()
+def log(
+    root: Root,
+    name: Annotated[str, typer.Argument(help="One model.")] = "",
+    check: Annotated[bool, typer.Option("--check", help="Fail if a line was changed.")] = False,
+    json: Json = False,
+) -> None:
+    """What was live when, and by whom."""
+    with _asked():
+        history = Log(Directory(root).root)
+        if check:
+            history.verify()
+        entries = history.entries(name)
+    if json:
+        print_json([vars(e) | {"live": e.live.as_json() if e.live else None} for e in entries])
+        return
+    shown = table("when", "who", "model", "what", ">version", "live then", "note")
+    for e in entries:
+        shown.add_row(e.at, e.by, e.model, e.action, e.version, _words(e.live) if e.live else "", e.note[:40])
+    console.print(shown, markup=False)
+
+
+@models.command()
+def keygen(path: Annotated[Path, typer.Argument(help="Where the private key goes (mode 600).")]) -> None:
+    """Make a key to sign with; prints its public half for the server's file of trusted keys."""
+    with _asked():
+        print(new_key(path))
+
+
+def _change(root: Path, name: str, action: str, version: str, new: Callable[[Live], Live], by: str) -> Live:
+    return Log(Directory(root).root).change(name, action, new, version=version, by=by)
+
+
+def _words(live: Live) -> str:
+    named = {v: releases.roles(live, v) for v in sorted(live.versions, key=int)}
+    return "; ".join(f"{v}: {', '.join(words)}" for v, words in named.items())
+
+
+def _show(name: str, live: Live) -> None:
+    console.print(f"{name}: {_words(live)}", markup=False)
