@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Feeds as the HTTP requests of each server: the binary tensor extension for us, JSON of the protocol for MLServer (which
+refuses binary input over HTTP), plain JSON for LitServe."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+import numpy as np
+
+TYPES = {"float32": "FP32", "int64": "INT64"}
+Feed = Mapping[str, np.ndarray]
+
+
+def _post(path: str, body: bytes, *headers: str) -> bytes:
+    head = [f"POST {path} HTTP/1.1", "Host: 127.0.0.1", f"Content-Length: {len(body)}", *headers]
+    return "\r\n".join([*head, "", ""]).encode() + body
+
+
+def binary(model: str, feed: Feed) -> bytes:
+    tensors = [{"name": n, "datatype": TYPES[str(a.dtype)], "shape": a.shape, "parameters": {"binary_data_size": a.nbytes}}
+               for n, a in feed.items()]  # fmt: skip
+    header = json.dumps({"inputs": tensors, "parameters": {"binary_data_output": True}}).encode()
+    body = header + b"".join(a.tobytes() for a in feed.values())
+    kind = "Content-Type: application/octet-stream"
+    return _post(f"/v2/models/{model}/infer", body, kind, f"Inference-Header-Content-Length: {len(header)}")
+
+
+def protocol(model: str, feed: Feed) -> bytes:
+    tensors = [{"name": n, "datatype": TYPES[str(a.dtype)], "shape": a.shape, "data": a.reshape(-1).tolist()}
+               for n, a in feed.items()]  # fmt: skip
+    body = json.dumps({"inputs": tensors}).encode()
+    return _post(f"/v2/models/{model}/infer", body, "Content-Type: application/json")
+
+
+def plain(model: str, feed: Feed) -> bytes:
+    body = json.dumps({n: a.tolist() for n, a in feed.items()}).encode()
+    return _post("/predict", body, "Content-Type: application/json")
