@@ -65,7 +65,16 @@ def fastinfer(models: dict[str, Path], folder: Path, threads: int, batch: int) -
         shutil.copyfile(path, version / f"model{path.suffix}")
         (version.parent / "model.toml").write_text(f"threads = {threads}\n[batching]\nmax_batch = {batch}\n")
     port = free_port()
-    command = [sys.executable, "-m", "fastinfer", "serve", str(folder / "repository"), "--http-port", str(port), "--no-grpc"]
+    command = [
+        sys.executable,
+        "-m",
+        "fastinfer",
+        "serve",
+        str(folder / "repository"),
+        "--http-port",
+        str(port),
+        "--no-grpc",
+    ]
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     with _running(command, folder / "fastinfer.log", env=environment) as process:
         wait_for(port, "/v2/health/ready", process)
@@ -88,7 +97,9 @@ def mlserver(models: dict[str, Path], folder: Path, threads: int, batch: int) ->
     (folder / "mlserver" / "settings.json").write_text(json.dumps(general))
     program = Path(os.environ["MLSERVER"]) / "bin" / "mlserver"
     environment = {**os.environ, "PYTHONPATH": str(HERE / "peers")}
-    with _running([str(program), "start", "."], folder / "mlserver.log", env=environment, cwd=folder / "mlserver") as process:
+    with _running(
+        [str(program), "start", "."], folder / "mlserver.log", env=environment, cwd=folder / "mlserver"
+    ) as process:
         wait_for(port, "/v2/health/ready", process)
         yield port
 

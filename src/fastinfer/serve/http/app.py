@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
+from fastinfer.serve.access import ANYONE, Caller, Gate
 from fastinfer.serve.errors import Kind, ServeError, as_serve_error
 from fastinfer.serve.http import openapi
 from fastinfer.serve.http.body import (
@@ -29,16 +31,28 @@ from fastinfer.serve.http.router import Router
 from fastinfer.serve.messages import Limits
 from fastinfer.serve.service import Service
 
+Route = tuple[str, str, str, Handler]  # method, pattern, scope, handler
+# Paths that need no credentials; their routes state no scope either.
+_OPEN = frozenset((b"/v2/health/live", b"/v2/health/ready", b"/ui"))
+
 
 class App:
     """A raw ASGI application; can be mounted anywhere (it respects ``root_path``). shm: None for no shared memory.
 
-    Every answer but the empty one to OPTIONS is JSON or tensors; every error is {"error": text}. ``scope["fastinfer.caller"]``,
-    which an authenticating layer around it may set, names who asks.
+    Every error is {"error": text}. gate: who may call; it is asked before anything else, and every route states the scope
+    that it needs ("" for probes and the page's own files). more: further routes, (method, pattern, scope, handler).
     """
 
-    def __init__(self, service: Service, limits: Limits | None = None, shm: Regions | None = None) -> None:
+    def __init__(
+        self,
+        service: Service,
+        limits: Limits | None = None,
+        shm: Regions | None = None,
+        gate: Gate | None = None,
+        more: Sequence[Route] = (),
+    ) -> None:
         self.limits = limits or Limits()
+        self._gate = gate or Gate()
         control = self.control = Control(service, self.limits)
         inference = Inference(service, self.limits, shm or SYSTEM_OFF)
         document = dumps(openapi.document(self.limits))
@@ -46,33 +60,34 @@ class App:
         async def describe(call: Call) -> Reply:
             return 200, [JSON_TYPE], document
 
-        versioned = [
-            ("GET", "", control.model),
-            ("GET", "/ready", control.model_ready),
-            ("GET", "/config", control.config),
-            ("GET", "/stats", control.statistics),
-            ("POST", "/infer", inference.infer),
+        versioned: list[tuple[str, str, str, Handler]] = [
+            ("GET", "", "read", control.model),
+            ("GET", "/ready", "read", control.model_ready),
+            ("GET", "/config", "read", control.config),
+            ("GET", "/stats", "read", control.statistics),
+            ("POST", "/infer", "infer", inference.infer),
         ]
-        routes: list[tuple[str, str, Handler]] = [
-            ("GET", "/openapi.json", describe),
-            ("GET", "/v2", control.server),
-            ("GET", "/v2/health/live", control.live),
-            ("GET", "/v2/health/ready", control.ready),
-            *((m, f"/v2/models/{{model}}{end}", h) for m, end, h in versioned),
-            *((m, f"/v2/models/{{model}}/versions/{{version}}{end}", h) for m, end, h in versioned),
-            ("GET", "/v2/models/stats", control.statistics),
-            ("POST", "/v2/repository/index", control.index),
-            ("POST", "/v2/repository/models/{model}/load", control.load),
-            ("POST", "/v2/repository/models/{model}/unload", control.unload),
-            *control.regions("systemsharedmemory", shm or SYSTEM_OFF),
-            *control.regions("cudasharedmemory", CUDA_OFF),
-            *((m, f"/v2{of}/trace/setting", h) for of in ("", "/models/{model}")
+        routes: list[Route] = [
+            ("GET", "/openapi.json", "read", describe),
+            ("GET", "/v2", "read", control.server),
+            ("GET", "/v2/health/live", "", control.live),
+            ("GET", "/v2/health/ready", "", control.ready),
+            *((m, f"/v2/models/{{model}}{end}", s, h) for m, end, s, h in versioned),
+            *((m, f"/v2/models/{{model}}/versions/{{version}}{end}", s, h) for m, end, s, h in versioned),
+            ("GET", "/v2/models/stats", "read", control.statistics),
+            ("POST", "/v2/repository/index", "read", control.index),
+            ("POST", "/v2/repository/models/{model}/load", "admin", control.load),
+            ("POST", "/v2/repository/models/{model}/unload", "admin", control.unload),
+            *((m, p, "admin", h) for m, p, h in control.regions("systemsharedmemory", shm or SYSTEM_OFF)),
+            *((m, p, "admin", h) for m, p, h in control.regions("cudasharedmemory", CUDA_OFF)),
+            *((m, f"/v2{of}/trace/setting", "admin", h) for of in ("", "/models/{model}")
               for m, h in (("GET", control.get_trace), ("POST", control.set_trace))),
-            ("GET", "/v2/logging", control.get_log),
-            ("POST", "/v2/logging", control.set_log),
-            ("POST", "/predict/{model}", inference.predict),
+            ("GET", "/v2/logging", "admin", control.get_log),
+            ("POST", "/v2/logging", "admin", control.set_log),
+            ("POST", "/predict/{model}", "infer", inference.predict),
+            *more,
         ]  # fmt: skip
-        self._router = Router(routes, self.limits.name)
+        self._router = Router([(m, p, (scope, h)) for m, p, scope, h in routes], self.limits.name)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -82,9 +97,14 @@ class App:
         rest = True  # of the request is still to come
         try:
             fields = read_fields(scope, self.limits)
-            methods, arguments = self._router.find(_path(scope))
+            path = _path(scope)
+            caller = self._admit(scope["headers"], path)
+            methods, arguments = self._router.find(path)
             method = scope["method"]
-            handler = methods.get("GET" if method == "HEAD" else method)
+            needed, handler = methods.get("GET" if method == "HEAD" else method, ("", None))
+            if needed:
+                caller.check(needed, arguments[0].partition("@")[0] if arguments else "")
+            scope["fastinfer.caller"] = caller.name
             if handler is None and method != "OPTIONS":
                 reply = _not_allowed(method, methods)
             else:
@@ -103,6 +123,13 @@ class App:
         except Exception as e:
             reply = failure(as_serve_error(e))
         await _send(scope, send, reply, rest and (fields is None or announces_body(fields)))
+
+    def _admit(self, headers: Sequence[tuple[bytes, bytes]], path: bytes) -> Caller:
+        """Raises ServeError. What needs no scope needs no credentials: wrong ones are not even looked at."""
+        if self._gate.open or path in _OPEN or path.startswith(b"/ui/"):
+            return ANYONE
+        given = lambda name: [v.decode("latin-1") for n, v in headers if n == name]  # noqa: E731
+        return self._gate.admit(given(b"authorization"), given(b"x-api-key"))
 
 
 async def _send(scope: Scope, send: Send, reply: Reply, close: bool) -> None:
