@@ -107,6 +107,13 @@ class Metrics:
         }  # fmt: skip
 
 
+def quantiles(request: list[Any], which: Iterable[float]) -> dict[str, float]:
+    """{"p50": seconds, ...} of a snapshot's histogram of requests."""
+    histogram = Histogram(SECONDS)
+    histogram.counts = request[0]
+    return {f"p{q * 100:g}": histogram.quantile(q) for q in which}
+
+
 def merge(snapshots: Iterable[Snapshot]) -> Snapshot:
     """The sum of what several workers have seen."""
     total = Metrics()
