@@ -172,7 +172,7 @@ class Batcher:
         """Waits for what is under way; what still waits runs too, unless the block was left by an exception."""
         assert self._dispatcher is not None and self._pool is not None
         await self._dispatcher.close(drain=kind is None)
-        self._pool.shutdown(wait=False)
+        self._pool.shutdown()  # idle: nothing of ours runs any more
         self._loop = self._dispatcher = self._pool = None
 
     def _timed(self, feeds: Sequence[Any]) -> tuple[Sequence[Any], float]:
