@@ -20,6 +20,7 @@ from fastinfer.cli.models import models
 from fastinfer.cli.output import Differ, Unhealthy, errors
 from fastinfer.cli.profile import profile
 from fastinfer.cli.run import run_command
+from fastinfer.cli.serve import serve
 from fastinfer.errors import FastinferError, InputError, ModelError, UnsupportedError
 
 OK, BUG, USAGE, MODEL, UNSUPPORTED, INPUT, DIFFER, INTERRUPTED = 0, 1, 2, 3, 4, 5, 6, 130
@@ -64,6 +65,7 @@ app.command("bench")(bench)
 app.command("explain")(explain)
 app.command("profile")(profile)
 app.command("doctor")(doctor)
+app.command("serve")(serve)
 app.add_typer(models)
 
 

@@ -68,7 +68,9 @@ async def change(registry: Registry, model: str, action: str, given: Mapping[str
     return await registry.change(model, action, change_of(action, given), by=by)
 
 
-def overview(registry: Registry, snapshot: Snapshot, statistics: list[dict[str, Any]], started: float) -> dict[str, Any]:
+def overview(
+    registry: Registry, snapshot: Snapshot, statistics: list[dict[str, Any]], started: float
+) -> dict[str, Any]:
     """All models as the page shows them. snapshot, statistics: of all workers. started: of the monotonic clock."""
     figures = {(v["model"], v["version"]): v for v in snapshot["versions"]}
     counts = {(s["name"], s["version"]): s for s in statistics}

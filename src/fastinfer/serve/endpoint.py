@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Collection, Hashable, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from fastinfer.batching.batcher import Timing
 from fastinfer.model import Model
 from fastinfer.serve.errors import Kind, ServeError, as_serve_error
 from fastinfer.serve.messages import InferRequest, InferResponse
+from fastinfer.serve.observe import Observation
 from fastinfer.serve.ports import Feed, Ports
 from fastinfer.serve.repository.settings import Settings
 from fastinfer.serve.sequences import Sequences
@@ -49,8 +50,18 @@ class Endpoint:
     where its first extents are the batch; 0 where they are not. memory: bytes of its constants."""
 
     def __init__(
-        self, name: str, version: str, model: Model, settings: Settings, ports: Ports, *, max_batch: int = 0, memory: int = 0
-    ) -> None:  # fmt: skip
+        self,
+        name: str,
+        version: str,
+        model: Model,
+        settings: Settings,
+        ports: Ports,
+        *,
+        max_batch: int = 0,
+        memory: int = 0,
+        observe: Callable[[Observation], None] = lambda observation: None,
+    ) -> None:
+        self._observe = observe
         self.name, self.version, self.settings, self.ports = name, version, settings, ports
         self.max_batch, self.memory = max_batch, memory
         self.batches = model.batches
@@ -97,10 +108,14 @@ class Endpoint:
         try:
             return await self._infer(request, began)
         except BaseException as e:
-            self.statistics.failed(time.perf_counter_ns() - began, isinstance(e, REJECTED))
-            if not isinstance(e, Exception):
-                raise  # cancelled: the client has gone
-            raise as_serve_error(e, request.id) from e
+            took = time.perf_counter_ns() - began
+            self.statistics.failed(took, isinstance(e, REJECTED))
+            told = as_serve_error(e, request.id) if isinstance(e, Exception) else None  # None: the client has gone
+            outcome = told.kind.name.lower() if told else "cancelled"
+            self._observe(Observation(self.name, self.version, outcome, took * 1e-9))
+            if told is None:
+                raise
+            raise told from e
         finally:
             self._leases -= 1
             if not self._leases:
@@ -123,6 +138,9 @@ class Endpoint:
             timing.rows, ended - began, prepared - began, int((timing.started - timing.arrived) * 1e9),
             int((timing.finished - timing.started) * 1e9), ended - ran,
         )  # fmt: skip
+        waited, computed = timing.started - timing.arrived, timing.finished - timing.started
+        seconds = (ended - began) * 1e-9
+        self._observe(Observation(self.name, self.version, "ok", seconds, waited, computed, timing.call_rows))
         return InferResponse(self.name, self.version, outputs, request.id)
 
     def _time_left(self, asked: float | None) -> float | None:

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 from fastinfer.serve.endpoint import Endpoint
 from fastinfer.serve.errors import Kind, ServeError
+from fastinfer.serve.observe import Observation
 from fastinfer.serve.overrides import Overrides
 from fastinfer.serve.repository.directory import Directory, Found
 from fastinfer.serve.repository.loading import load_version
@@ -42,7 +43,15 @@ class Change:
 
 
 class Loader:
-    def __init__(self, directory: Directory, journal: Log, cache: ProgramCache | None, trust: Trust | None) -> None:
+    def __init__(
+        self,
+        directory: Directory,
+        journal: Log,
+        cache: ProgramCache | None,
+        trust: Trust | None,
+        observe: Callable[[Observation], None],
+    ) -> None:
+        self._observe = observe
         self._directory, self._log, self._cache, self._trust = directory, journal, cache, trust
         self._pool = ThreadPoolExecutor(COMPILERS, thread_name_prefix="fastinfer-loader")
 
@@ -124,7 +133,7 @@ class Loader:
             )
             endpoint = Endpoint(
                 slot.name, version, loaded.model, found.settings, loaded.ports, max_batch=loaded.max_batch,
-                memory=loaded.memory,
+                memory=loaded.memory, observe=self._observe,
             )  # fmt: skip
             await endpoint.open()
         except ServeError as e:

@@ -18,6 +18,7 @@ from fastinfer.serve.endpoint import Endpoint
 from fastinfer.serve.errors import Kind, ServeError, as_serve_error
 from fastinfer.serve.loader import Change, Loader
 from fastinfer.serve.messages import InferRequest, InferResponse
+from fastinfer.serve.observe import Observation
 from fastinfer.serve.repository.directory import Directory
 from fastinfer.serve.repository.log import Live, Log
 from fastinfer.serve.repository.names import check_name, quoted
@@ -35,7 +36,7 @@ class Registry:
 
     models: what open() loads; None for all. cache: a folder for compiled programs; None keeps none. trust: whose
     signatures are needed; None asks for none. allow_files: whether a load request may bring a model along. on_change: is
-    told the name of every model whose versions or traffic have changed.
+    told the name of every model whose versions or traffic have changed. observe: is told of every request that ended.
 
     The directory is read when something is loaded, indexed or refreshed (`refresh`, which the server calls on SIGHUP).
     """
@@ -49,11 +50,13 @@ class Registry:
         trust: Trust | None = None,
         allow_files: bool = False,
         on_change: Callable[[str], None] = lambda name: None,
+        observe: Callable[[Observation], None] = lambda observation: None,
     ) -> None:
         self.directory = Directory(root)
         self.log = Log(self.directory.root)
         self._wanted = None if models is None else [check_name(m) for m in models]
-        self._loader = Loader(self.directory, self.log, ProgramCache(cache) if cache is not None else None, trust)
+        programs = ProgramCache(cache) if cache is not None else None
+        self._loader = Loader(self.directory, self.log, programs, trust, observe)
         self._allow_files = allow_files
         self._on_change = on_change
         self._slots: dict[str, Slot] = {}

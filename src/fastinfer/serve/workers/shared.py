@@ -3,22 +3,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
 
 from fastinfer.serve.messages import InferRequest, InferResponse
-from fastinfer.serve.observe.metrics import Metrics, Snapshot, merge
+from fastinfer.serve.observe.metrics import Metrics
 from fastinfer.serve.service import Service
 from fastinfer.serve.workers.link import Link
 
 
-class Answering(Protocol):
-    """A worker's own side: the same operations for this process alone."""
-
-    async def __call__(self, operation: str, arguments: dict[str, Any]) -> Any: ...
-
-
-def answering(own: Service, metrics: Metrics) -> Answering:
+def answering(
+    own: Service, metrics: Metrics, gauges: Callable[[], dict[str, float]]
+) -> Callable[[str, dict[str, Any]], Awaitable[Any]]:
     """What a worker answers when the supervisor asks it."""
 
     async def answer(operation: str, arguments: dict[str, Any]) -> Any:
@@ -30,14 +26,16 @@ def answering(own: Service, metrics: Metrics) -> Answering:
             return own.statistics(arguments["model"], arguments["version"])
         if operation == "metrics":
             return metrics.snapshot()
+        if operation == "gauges":
+            return gauges()
         raise ValueError(operation)
 
     return answer
 
 
 class SharedService:
-    """`own` with the operations above asked of all workers. Everything else (readiness, metadata, infer) is this worker's,
-    as all hold the same."""
+    """`own`, with what changes models asked of all workers. Everything else (readiness, metadata, infer) is this worker's,
+    as all hold the same; its statistics of the protocol are its own too (/metrics has those of all)."""
 
     def __init__(self, own: Service, link: Link) -> None:
         self._own, self._link = own, link
@@ -56,14 +54,11 @@ class SharedService:
             "all", operation="unload", arguments={"model": model, "parameters": parameters}, keep=model
         )
 
-    async def all_statistics(self, model: str = "", version: str = "") -> list[dict[str, Any]]:
-        """Service.statistics, summed over the workers."""
-        self._own.statistics(model, version)  # raises for what there is not
-        arguments = {"model": model, "version": version}
-        return add_statistics(await self._link.ask("all", operation="statistics", arguments=arguments))
 
-    async def all_metrics(self) -> Snapshot:
-        return merge(await self._link.ask("all", operation="metrics", arguments={}))
+def add_gauges(parts: list[dict[str, float]]) -> dict[str, float]:
+    """Lengths add up; the server is as ready, and as old, as the worker of which that is least true."""
+    least = ("ready", "models_ready", "uptime_seconds")
+    return {name: (min if name in least else sum)([p[name] for p in parts]) for name in parts[0]}
 
 
 def add_statistics(parts: Iterable[list[dict[str, Any]]]) -> list[dict[str, Any]]:

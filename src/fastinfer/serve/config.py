@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a server is set up: what the command line gives, and what cannot be is refused before anything starts."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fastinfer.errors import InputError
+from fastinfer.serve.access import Gate
+from fastinfer.serve.access.keys import KeyFile
+from fastinfer.serve.access.tokens import Issuer
+from fastinfer.serve.grpc.server import Tls
+from fastinfer.serve.messages import Limits
+from fastinfer.serve.repository.signing import Trust
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+@dataclass
+class Config:
+    """repository: the models' directory. models: which of them, None for all. http_port, grpc_port: 0 for any free one,
+    grpc_port None for no gRPC. keys: files of API keys (access/keys.py); issuer, audience, jwks: of an OIDC provider;
+    public: scopes of those who show no credentials. certificate, key, client_ca: PEM files, for TLS and mTLS.
+    shared_memory: whether regions of /dev/shm may be registered. drain: seconds between "not ready" and taking no more
+    connections, for load balancers; grace: seconds that requests under way then have.
+    """
+
+    repository: Path
+    models: Sequence[str] | None = None
+    host: str = "127.0.0.1"
+    http_port: int = 8000
+    grpc_port: int | None = 8001
+    workers: int = 1
+    cache: Path | None = None
+    trust: Trust | None = None
+    allow_files: bool = False
+    keys: Sequence[Path] = ()
+    issuer: str = ""
+    audience: str = ""
+    jwks: Path | None = None
+    public: Sequence[str] = ()
+    insecure: bool = False
+    certificate: Path | None = None
+    key: Path | None = None
+    client_ca: Path | None = None
+    shared_memory: bool = False
+    page: bool = True
+    drain: float = 0.0
+    grace: float = 30.0
+    limits: Limits = field(default_factory=Limits)
+
+    def check(self) -> None:
+        """Raises InputError."""
+        if not Path(self.repository).is_dir():
+            raise InputError(f"the repository '{self.repository}' is not a directory")
+        for name, value, least in (("workers", self.workers, 1), ("drain", self.drain, 0), ("grace", self.grace, 0)):
+            if not value >= least:
+                raise InputError(f"{name}={value}; needed: at least {least}")
+        for port in (self.http_port, self.grpc_port or 0):
+            if not 0 <= port < 1 << 16:
+                raise InputError(f"port {port}; needed: 0 to 65535")
+        if self.workers > 1 and (self.http_port == 0 or self.grpc_port == 0):
+            raise InputError("several workers need fixed ports")
+        if (self.certificate is None) != (self.key is None):
+            raise InputError("TLS needs both a certificate and its key")
+        if self.client_ca is not None and self.certificate is None:
+            raise InputError("client certificates are checked over TLS only: a certificate and key are needed")
+        if bool(self.issuer or self.audience) and not (self.issuer and self.audience and self.jwks):
+            raise InputError("bearer tokens need an issuer, an audience and the provider's keys (JWKS)")
+        if self.host not in LOOPBACK and self.open and not self.insecure:
+            raise InputError(
+                f"listening on {self.host} without keys, tokens or client certificates would let everyone in; "
+                "say so with --insecure if that is meant"
+            )
+
+    @property
+    def open(self) -> bool:
+        """Whether nobody has to say who they are."""
+        return not self.keys and not self.issuer and self.client_ca is None
+
+    def gate(self) -> Gate:
+        issuers = [Issuer(self.issuer, self.audience, Path(self.jwks))] if self.issuer and self.jwks else []
+        return Gate([KeyFile(k) for k in self.keys], issuers, frozenset(self.public))
+
+    def ssl(self) -> ssl.SSLContext | None:
+        """For HTTP. Raises InputError."""
+        if self.certificate is None:
+            return None
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        try:
+            context.load_cert_chain(self.certificate, self.key)
+            if self.client_ca is not None:
+                context.load_verify_locations(self.client_ca)
+                context.verify_mode = ssl.CERT_REQUIRED
+        except (OSError, ssl.SSLError) as e:
+            raise InputError(f"certificate '{self.certificate}', key or client CA: {e}") from None
+        return context
+
+    def grpc_tls(self) -> Tls | None:
+        if self.certificate is None or self.key is None:
+            return None
+        try:
+            ca = self.client_ca.read_bytes() if self.client_ca is not None else None
+            return Tls(self.certificate.read_bytes(), self.key.read_bytes(), ca)
+        except OSError as e:
+            raise InputError(f"certificate '{self.certificate}', key or client CA: {e.strerror}") from None

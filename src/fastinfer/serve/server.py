@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One server process: registry, HTTP and gRPC on one event loop; how it starts, drains and ends."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fastinfer.serve import admin
+from fastinfer.serve.config import Config
+from fastinfer.serve.errors import ServeError
+from fastinfer.serve.grpc.server import GrpcServer
+from fastinfer.serve.http.app import App
+from fastinfer.serve.http.operator import routes
+from fastinfer.serve.http.serve import HttpServer
+from fastinfer.serve.observe.metrics import Metrics, Snapshot
+from fastinfer.serve.registry import Registry
+from fastinfer.serve.service import Service
+from fastinfer.serve.shm import Regions
+
+log = logging.getLogger("fastinfer.serve")
+
+
+class Server:
+    """start(), wait until it shall end, stop(). For a process of several, `share` puts a service of all in front of the own
+    one (workers/)."""
+
+    def __init__(self, config: Config) -> None:
+        """Raises InputError for a configuration that cannot be."""
+        config.check()
+        self.config = config
+        self.started = time.monotonic()
+        self.metrics = Metrics()
+        self.gate = config.gate()
+        self._ssl, self._tls = config.ssl(), config.grpc_tls()
+        self.registry = Registry(
+            config.repository, models=config.models, cache=config.cache, trust=config.trust,
+            allow_files=config.allow_files, on_change=self._changed, observe=self.metrics.observe,
+        )  # fmt: skip
+        self.service: Service = self.registry
+        self.operations: admin.Operations = Alone(self)
+        self._regions = Regions() if config.shared_memory else None
+        self._http: HttpServer | None = None
+        self._grpc: GrpcServer | None = None
+        self.http_port = self.grpc_port = 0
+
+    def _changed(self, model: str) -> None:
+        if self._grpc is not None:
+            self._grpc.changed()
+
+    async def load(self) -> dict[str, ServeError]:
+        """Loads the models; what could not be loaded is logged, is in the index, and keeps nothing else from serving."""
+        failed = await self.registry.open()
+        for name, error in failed.items():
+            log.error("model '%s' is not served: %s", name, error)
+        self._changed("")
+        return failed
+
+    async def listen(self, sockets: Sequence[socket.socket] | None = None, reuse_port: bool = False) -> None:
+        """sockets: bound ones for HTTP, instead of the configured address. Raises OSError, InputError."""
+        c = self.config
+        more = routes(self.operations, c.limits, c.page)
+        app = App(self.service, c.limits, self._regions, self.gate, more)
+        self._http = HttpServer(app, c.host, c.http_port, sockets=sockets, ssl=self._ssl)
+        await self._http.start()
+        self.http_port = self._http.addresses[0][1]
+        if c.grpc_port is not None:
+            self._grpc = GrpcServer(
+                self.service, limits=c.limits, regions=self._regions, gate=None if self.gate.open else self.gate
+            )
+            self.grpc_port = await self._grpc.start(c.host, c.grpc_port, tls=self._tls, reuse_port=reuse_port)
+
+    async def stop(self) -> None:
+        """Not ready at once; `drain` seconds later no more connections; requests under way have `grace` seconds."""
+        self.registry.drain()
+        self._changed("")
+        if self.config.drain:
+            await asyncio.sleep(self.config.drain)
+        ends = [s.stop(self.config.grace) for s in (self._http, self._grpc) if s is not None]
+        await asyncio.gather(*ends)
+        await self.registry.close()
+
+    async def refresh(self) -> None:
+        """SIGHUP: what has changed on disk: keys, models, settings, what is live."""
+        for wrong in self.gate.reload():
+            log.error("%s; what was read before stays", wrong)
+        for name, error in (await self.registry.refresh()).items():
+            log.error("model '%s' could not be loaded anew: %s", name, error)
+
+    def gauges(self) -> dict[str, float]:
+        endpoints = [e for s in self.registry.slots().values() for e in s.endpoints.values()]
+        return {
+            "queue_length": float(sum(e.waiting for e in endpoints)),
+            "requests_in_flight": float(sum(e.in_flight for e in endpoints)),
+            "models_ready": float(sum(s.ready for s in self.registry.slots().values())),
+            "ready": float(self.registry.ready()),
+            "uptime_seconds": time.monotonic() - self.started,
+        }
+
+
+class Alone:
+    """Operations of a server that is one process."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+
+    async def overview(self) -> dict[str, Any]:
+        s = self._server
+        return admin.overview(s.registry, s.metrics.snapshot(), s.registry.statistics(), s.started)
+
+    async def change(self, model: str, action: str, given: Mapping[str, Any], by: str) -> dict[str, Any]:
+        return (await admin.change(self._server.registry, model, action, given, by)).as_json()
+
+    async def metrics(self) -> tuple[Snapshot, list[dict[str, Any]], dict[str, float]]:
+        s = self._server
+        return s.metrics.snapshot(), s.registry.statistics(), s.gauges()
+
+
+async def run(config: Config) -> None:
+    """Serves until SIGTERM or SIGINT; the second one ends it at once. SIGHUP reads again what has changed on disk."""
+    loop = asyncio.get_running_loop()
+    server = Server(config)
+    end = asyncio.Event()
+    stopping: list[asyncio.Task] = []
+
+    def ending() -> None:
+        if end.is_set():
+            log.warning("told to end for the second time: ending at once")
+            for task in stopping:
+                task.cancel()
+        end.set()
+
+    signals = (signal.SIGTERM, signal.SIGINT)
+    for number in signals:
+        loop.add_signal_handler(number, ending)
+    refreshing: set[asyncio.Task] = set()
+
+    def refresh() -> None:
+        task = loop.create_task(server.refresh())
+        refreshing.add(task)
+        task.add_done_callback(refreshing.discard)
+
+    loop.add_signal_handler(signal.SIGHUP, refresh)
+    # Probes are answered while models load: live, and not ready.
+    await server.listen()
+    log.info("listening", extra={"http": server.http_port, "grpc": server.grpc_port or None})
+    await asyncio.wait(
+        [asyncio.ensure_future(server.load()), waiting := asyncio.ensure_future(end.wait())],
+        return_when=asyncio.FIRST_COMPLETED,
+    )
+    if not end.is_set():
+        log.info("ready" if server.registry.ready() else "some models could not be loaded")
+    await waiting
+    log.info("draining")
+    stopping.append(asyncio.ensure_future(server.stop()))
+    try:
+        await stopping[0]
+    except asyncio.CancelledError:
+        pass
+    log.info("ended")

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A worker process: `python -m fastinfer.serve.workers.worker PLAN`, started by the supervisor (parent.py)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import signal
+import socket
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fastinfer.serve import admin
+from fastinfer.serve.config import Config
+from fastinfer.serve.messages import Limits
+from fastinfer.serve.observe import logs
+from fastinfer.serve.observe.metrics import Snapshot, merge
+from fastinfer.serve.server import Server
+from fastinfer.serve.workers.link import Link
+from fastinfer.serve.workers.shared import SharedService, add_gauges, add_statistics, answering
+
+log = logging.getLogger("fastinfer.serve.workers")
+
+
+def config_of(row: dict[str, Any]) -> Config:
+    row["limits"] = Limits(**row["limits"])
+    for name in ("repository", "cache", "jwks", "certificate", "key", "client_ca"):
+        row[name] = None if row[name] is None else Path(row[name])
+    row["keys"] = [Path(k) for k in row["keys"]]
+    return Config(**row)
+
+
+class All:
+    """Operations of all workers: figures are summed, changes are made here and then known to the others."""
+
+    def __init__(self, server: Server, link: Link) -> None:
+        self._server, self._link = server, link
+
+    async def _ask(self, operation: str, **arguments: Any) -> list[Any]:
+        return await self._link.ask("all", operation=operation, arguments=arguments)
+
+    async def overview(self) -> dict[str, Any]:
+        snapshot, statistics, _ = await self.metrics()
+        return admin.overview(self._server.registry, snapshot, statistics, self._server.started)
+
+    async def change(self, model: str, action: str, given: Mapping[str, Any], by: str) -> dict[str, Any]:
+        live = await admin.change(self._server.registry, model, action, given, by)
+        await self._ask("load", model=model, parameters={})  # each reads the log of what is live
+        return live.as_json()
+
+    async def metrics(self) -> tuple[Snapshot, list[dict[str, Any]], dict[str, float]]:
+        snapshots = await self._ask("metrics")
+        statistics = add_statistics(await self._ask("statistics", model="", version=""))
+        return merge(snapshots), statistics, add_gauges(await self._ask("gauges"))
+
+
+async def run(plan: dict[str, Any]) -> None:
+    loop = asyncio.get_running_loop()
+    server = Server(config_of(plan["config"]))
+    end = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, end.set)
+    refreshing: set[asyncio.Task] = set()
+
+    def refresh() -> None:
+        task = loop.create_task(server.refresh())
+        refreshing.add(task)
+        task.add_done_callback(refreshing.discard)
+
+    loop.add_signal_handler(signal.SIGHUP, refresh)
+    answer = answering(server.registry, server.metrics, server.gauges)
+    link = await Link.over(socket.socket(fileno=plan["link"]), answer)
+    server.service = SharedService(server.registry, link)
+    server.operations = All(server, link)
+    # A worker takes connections when it can answer them: the others serve meanwhile.
+    await server.load()
+    for change in await link.ask("changes"):
+        try:
+            await answer(change["operation"], change["arguments"])
+        except Exception as e:
+            log.error("worker %d could not make a change that the others made: %s", plan["number"], e)
+    await server.listen([socket.socket(fileno=plan["socket"])], reuse_port=True)
+    await link.ask("ready")
+    log.info("worker is ready", extra={"worker": plan["number"]})
+    # Without its supervisor a worker ends too.
+    done = [asyncio.ensure_future(e.wait()) for e in (end, link.closed)]
+    await asyncio.wait(done, return_when=asyncio.FIRST_COMPLETED)
+    await server.stop()
+    await link.close()
+
+
+def main(text: str) -> None:
+    from fastinfer.serve.main import run_loop
+
+    plan = json.loads(text)
+    logs.configure(*plan["log"])
+    run_loop(run(plan))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
