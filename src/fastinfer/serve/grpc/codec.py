@@ -16,6 +16,7 @@ from fastinfer.serve.errors import Kind, ServeError
 from fastinfer.serve.grpc import schema, wire
 from fastinfer.serve.grpc.contents import read_parameters, typed, write_parameters
 from fastinfer.serve.grpc.failure import text_of
+from fastinfer.serve.grpc.templates import Answers
 from fastinfer.serve.messages import InferRequest, InferResponse, Limits, RequestedOutput, Tensor
 from fastinfer.serve.reserved import take_reserved
 from fastinfer.serve.shm import Region, Regions
@@ -23,6 +24,8 @@ from fastinfer.serve.shm import Region, Regions
 _Request = schema.message("ModelInferRequest")
 _Response = schema.message("ModelInferResponse")
 _StreamResponse = schema.message("ModelStreamInferResponse")
+
+ANSWERS = Answers()
 
 # Work of more than a few hundred microseconds belongs in a thread: so many bytes of strings or typed contents,
 # of shared memory to copy, and so many elements to write as text.
@@ -202,11 +205,14 @@ def slow_to_encode(call: Call, response: InferResponse) -> bool:
 
 def encode(call: Call, response: InferResponse, streamed: bool = False) -> bytes:
     """The message, raw; streamed: as a ModelStreamInferResponse. Raises ServeError."""
-    head = _Response(model_name=response.model, model_version=response.version, id=response.id)
+    key = None if streamed or call.placed else ANSWERS.key(response, call.request.outputs)
+    if key is not None:
+        message = ANSWERS.write(key, response)
+        if message is not None:
+            return message
+    head = _Response(model_name=response.model, model_version=response.version)
     if response.parameters:
         write_parameters(response.parameters, head.parameters)
-    if streamed:  # one request has one response here: clients of models that give several look for the last
-        head.parameters["triton_final_response"].bool_param = True
     raw: list[bytes | memoryview] = []
     for tensor, asked in _in_order(call.request.outputs, response.outputs):
         if asked is not None and "classification" in asked.parameters:
@@ -219,6 +225,11 @@ def encode(call: Call, response: InferResponse, streamed: bool = False) -> bytes
             write_parameters(_put(tensor.name, data, *call.placed[tensor.name]), output.parameters)
             data = b""  # clients count outputs and raw contents alike
         raw.append(data)
+    if key is not None:
+        ANSWERS.learn(key, head.SerializeToString(), response)
+    head.id = response.id
+    if streamed:  # one request has one response here: clients of models that give several look for the last
+        head.parameters["triton_final_response"].bool_param = True
     return wire.join(head.SerializeToString(), raw, streamed)
 
 

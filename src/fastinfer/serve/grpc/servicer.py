@@ -21,6 +21,7 @@ from fastinfer.serve.grpc.access import CALLER, CREDENTIALS, SCOPES
 from fastinfer.serve.grpc.contents import read_parameters
 from fastinfer.serve.grpc.failure import fail
 from fastinfer.serve.grpc.stream import Streams
+from fastinfer.serve.grpc.templates import Requests
 from fastinfer.serve.messages import Limits
 from fastinfer.serve.service import Service
 from fastinfer.serve.shm import Regions
@@ -39,6 +40,7 @@ class Servicer(grpc.GenericRpcHandler):
         self._limits = limits
         self._regions = regions
         self._gate = gate
+        self._templates = Requests(limits.name)
         self.streams = Streams(self._answer, in_flight)
         special = {
             "ModelInfer": grpc.unary_unary_rpc_method_handler(self.infer),
@@ -60,16 +62,23 @@ class Servicer(grpc.GenericRpcHandler):
     async def infer(self, raw: bytes, context: Context) -> bytes:
         parsed = None
         try:
-            parsed = codec.Message(raw, self._limits)
-            return await self._infer(parsed, context)
+            request = self._templates.match(raw)
+            if request is not None:
+                call = codec.Call(request, {})
+            else:
+                parsed = codec.Message(raw, self._limits)
+                call = await self._decode(parsed)
+                self._templates.learn(raw, call.request)
+            return await self._run(call, context, streamed=False)
         except Exception as error:
             await fail(context, error, parsed.message.id if parsed else "")
 
-    async def _infer(self, parsed: codec.Message, context: Context, streamed: bool = False) -> bytes:
+    async def _decode(self, parsed: codec.Message) -> codec.Call:
         if parsed.heavy(self._regions is not None):
-            call = await asyncio.to_thread(codec.decode, parsed, self._limits, self._regions)
-        else:
-            call = codec.decode(parsed, self._limits, self._regions)
+            return await asyncio.to_thread(codec.decode, parsed, self._limits, self._regions)
+        return codec.decode(parsed, self._limits, self._regions)
+
+    async def _run(self, call: codec.Call, context: Context, streamed: bool) -> bytes:
         request = call.request
         remaining = context.time_remaining()
         if remaining is not None and (request.timeout is None or remaining < request.timeout):
@@ -91,7 +100,7 @@ class Servicer(grpc.GenericRpcHandler):
         parsed = None
         try:
             parsed = codec.Message(raw, self._limits)
-            return await self._infer(parsed, context, streamed=True)
+            return await self._run(await self._decode(parsed), context, streamed=True)
         except Exception as error:
             return codec.encode_error(error, parsed.message.id if parsed else "")
 

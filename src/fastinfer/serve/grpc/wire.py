@@ -6,7 +6,7 @@ protobuf would copy each tensor into its arena and once more into the bytes that
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from fastinfer.serve.errors import Kind, ServeError
 
@@ -15,6 +15,7 @@ MAX_MESSAGE = (1 << 31) - 1  # what gRPC's length, and clients, can take
 _LENGTH = 2  # wire type of strings, bytes and messages
 _RAW_INPUT = 7 << 3 | _LENGTH
 _RAW_OUTPUT = bytes([6 << 3 | _LENGTH])
+_ID = bytes([3 << 3 | _LENGTH])
 _INFER_RESPONSE = bytes([2 << 3 | _LENGTH])
 _FIXED = {1: 8, 5: 4}  # wire types of one size, in bytes
 
@@ -54,6 +55,21 @@ def split(raw: bytes, most: int) -> tuple[bytes, list[memoryview]]:
     return b"".join(view[a:b] for a, b in kept), tensors
 
 
+def fields(raw: bytes, at: int) -> Iterator[tuple[int, int, int]]:
+    """(tag, where its value begins, where it ends) of the fields from `at` on, till one that has no length, or does not
+    end in the message."""
+    while at < len(raw):
+        try:
+            tag, at = _varint(raw, at)
+            size, at = _varint(raw, at)
+        except (IndexError, ServeError):
+            return
+        if tag & 7 != _LENGTH or at + size > len(raw):
+            return
+        yield tag, at, at + size
+        at += size
+
+
 def malformed() -> ServeError:
     return ServeError(Kind.INVALID_ARGUMENT, "the message is not what this call takes: it cannot be decoded")
 
@@ -79,6 +95,17 @@ def _prefix(tag: bytes, size: int) -> bytes:
         size >>= 7
     encoded.append(size)
     return bytes(encoded)
+
+
+def identity(request_id: str) -> bytes:
+    """The field `id` of a ModelInferResponse."""
+    data = request_id.encode()
+    return _prefix(_ID, len(data)) + data
+
+
+def before_output(size: int) -> bytes:
+    """What stands before one of raw_output_contents."""
+    return _prefix(_RAW_OUTPUT, size)
 
 
 def join(head: bytes, tensors: Iterable[bytes | memoryview], streamed: bool) -> bytes:
