@@ -134,11 +134,12 @@ class TinyService:
 
     def model_metadata(self, model: str, version: str = ""):
         compiled = self._model(model, version)
+        extents = lambda shape: [-1] if shape is None else [d if isinstance(d, int) else -1 for d in shape]  # noqa: E731
         specs = lambda specs: [  # noqa: E731
             {
                 "name": s.name,
                 "datatype": datatype_of(s.dtype),
-                "shape": [d if isinstance(d, int) else -1 for d in s.shape],
+                "shape": extents(s.shape),
             }
             for s in specs
         ]

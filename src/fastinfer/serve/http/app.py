@@ -14,6 +14,7 @@ from fastinfer.serve.http import openapi
 from fastinfer.serve.http.body import (
     Disconnected,
     Fields,
+    Held,
     Receive,
     Scope,
     Send,
@@ -50,9 +51,12 @@ class App:
         shm: Regions | None = None,
         gate: Gate | None = None,
         more: Sequence[Route] = (),
+        held: int = 1 << 30,
     ) -> None:
+        """held: bytes that the bodies of all requests under way may have together; 503 beyond."""
         self.limits = limits or Limits()
         self._gate = gate or Gate()
+        self._held = Held(max(held, self.limits.body))
         control = self.control = Control(service, self.limits)
         inference = Inference(service, self.limits, shm or SYSTEM_OFF)
         document = dumps(openapi.document(self.limits))
@@ -95,6 +99,7 @@ class App:
             return
         fields: Fields | None = None
         rest = True  # of the request is still to come
+        held = 0
         try:
             fields = read_fields(scope, self.limits)
             path = _path(scope)
@@ -109,8 +114,8 @@ class App:
                 reply = _not_allowed(method, methods)
             else:
                 check_length(fields, self.limits)
-                body = await read_body(receive, fields, self.limits)
-                rest = False
+                body = await read_body(receive, fields, self.limits, self._held)
+                rest, held = False, len(body)
                 if handler is None:
                     reply = 204, [_allow(methods)], b""
                 else:
@@ -122,6 +127,8 @@ class App:
             raise
         except Exception as e:
             reply = failure(as_serve_error(e))
+        finally:
+            self._held.used -= held
         await _send(scope, send, reply, rest and (fields is None or announces_body(fields)))
 
     def _admit(self, headers: Sequence[tuple[bytes, bytes]], path: bytes) -> Caller:

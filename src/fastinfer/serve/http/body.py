@@ -70,34 +70,67 @@ def number(value: bytes, name: str) -> int:
     return int(value)
 
 
-async def read_body(receive: Receive, fields: Fields, limits: Limits) -> bytes | bytearray:
-    """The body, decompressed. Raises ServeError as soon as it is too long, and Disconnected."""
+class Held:
+    """Bytes of bodies that all requests under way hold together: a thousand may wait, but not a thousand large ones."""
+
+    __slots__ = ("limit", "used")
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.used = 0
+
+    def take(self, size: int) -> None:
+        if self.used + size > self.limit:
+            raise ServeError(Kind.UNAVAILABLE, "the server holds as many request bodies as it may", retry_after=1)
+        self.used += size
+
+
+async def read_body(receive: Receive, fields: Fields, limits: Limits, held: Held) -> bytes | bytearray:
+    """The body, decompressed; its length is added to `held`. Raises ServeError as soon as it is too long, Disconnected."""
     message = await receive()
     if message["type"] == "http.disconnect":
         raise Disconnected
     body: bytes | bytearray = message.get("body", b"")
     if message.get("more_body", False):
-        body = await _rest(receive, bytearray(body), limits)
-    if len(body) > limits.body:
-        raise _too_large(limits)
+        body = await _rest(receive, bytearray(body), limits, held)
+    else:
+        _check_size(body, limits)
+        held.take(len(body))
     coding = fields.get(b"content-encoding")
     if coding is None:
         return body
-    return await compression.decompress(body, coding.decode("latin-1"), limits.body)
+    try:
+        plain = await compression.decompress(body, coding.decode("latin-1"), limits.body)
+        held.take(len(plain))
+    finally:
+        held.used -= len(body)
+    return plain
 
 
-async def _rest(receive: Receive, body: bytearray, limits: Limits) -> bytearray:
+async def _rest(receive: Receive, body: bytearray, limits: Limits, held: Held) -> bytearray:
     """One buffer, whatever the chunks: a list of a million one-byte chunks would be eight times their size."""
-    more = True
-    while more:
-        if len(body) > limits.body:
-            raise _too_large(limits)
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise Disconnected
-        body += message.get("body", b"")
-        more = message.get("more_body", False)
+    taken, more = 0, True
+    try:
+        while more:
+            _check_size(body, limits)
+            held.take(len(body) - taken)
+            taken = len(body)
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise Disconnected
+            body += message.get("body", b"")
+            more = message.get("more_body", False)
+        _check_size(body, limits)
+        held.take(len(body) - taken)
+    except BaseException:
+        held.used -= taken
+        raise
     return body
+
+
+def _check_size(body: bytes | bytearray, limits: Limits) -> None:
+    if len(body) > limits.body:
+        raise _too_large(limits)
 
 
 def _too_large(limits: Limits) -> ServeError:

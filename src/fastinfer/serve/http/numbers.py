@@ -31,7 +31,8 @@ def from_lists(name: str, datatype: str, shape: Sequence[int] | None, data: Any)
     count = elements(name, shape)
     if len(flat) != count:
         raise _refused(name, f"{len(flat)} elements were given; the shape {list(shape)} has {count}")
-    if len(nesting) > 1 and list(nesting) != list(shape):
+    # Without elements the inner extents cannot be nested: [1, 0, 0] is [[]].
+    if len(nesting) > 1 and list(nesting) != list(shape if count else shape[: len(nesting)]):
         raise _refused(name, f"the lists are nested as {list(nesting)}; the shape is {list(shape)}")
     return _array(name, datatype, flat).reshape(shape)
 

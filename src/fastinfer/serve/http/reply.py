@@ -38,4 +38,5 @@ def failure(error: ServeError) -> Reply:
     headers = [JSON_TYPE]
     if error.retry_after is not None:
         headers.append((b"retry-after", b"%d" % max(1, math.ceil(error.retry_after))))
-    return error.kind.status, headers, dumps({"error": str(error)})
+    text = str(error).encode("utf-8", "replace").decode()  # half a surrogate pair is no JSON
+    return error.kind.status, headers, dumps({"error": text})

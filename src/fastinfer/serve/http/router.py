@@ -15,7 +15,8 @@ REMEMBERED = 1024
 @dataclass(slots=True)
 class _Node:
     children: dict[str, _Node] = field(default_factory=dict)
-    parameter: str = ""
+    parameter: str = ""  # what a segment stands for that is no literal
+    other: _Node | None = None  # for segments that are no literals
     methods: dict[str, Any] | None = None  # of a path that ends here
 
 
@@ -30,8 +31,11 @@ class Router:
         for method, pattern, handler in routes:
             node = self._root
             for segment in pattern.split("/")[1:]:
-                parameter = segment[1:-1] if segment.startswith("{") else ""
-                node = node.children.setdefault("{" if parameter else segment, _Node(parameter=parameter))
+                if segment.startswith("{"):
+                    node.other = node.other or _Node(parameter=segment[1:-1])
+                    node = node.other
+                else:
+                    node = node.children.setdefault(segment, _Node())
             node.methods = {**(node.methods or {}), method: handler}
 
     def find(self, path: bytes) -> tuple[dict[str, Any], tuple[str, ...]]:
@@ -58,7 +62,7 @@ def _walk(node: _Node, segments: list[str], at: int, arguments: list[tuple[str, 
     child = node.children.get(segments[at])
     if child is not None and (found := _walk(child, segments, at + 1, arguments)) is not None:
         return found
-    child = node.children.get("{")
+    child = node.other
     if child is None or not segments[at]:
         return None
     arguments.append((child.parameter, segments[at]))
