@@ -3,8 +3,8 @@
 
 import pytest
 import schemathesis
-from hypothesis import HealthCheck, settings
 from conftest import Running
+from hypothesis import HealthCheck, settings
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
     response_schema_conformance,
