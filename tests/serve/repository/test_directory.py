@@ -294,3 +294,22 @@ def test_the_cache_forgets_the_longest_unused(tmp_path):
         put(tmp_path / "r", "m", 1, scale(n))
         load_version(Directory(tmp_path / "r").find("m").versions["1"], Settings(), cache)
     assert len(list((tmp_path / "c").glob("*.safetensors"))) == 2 == len(list((tmp_path / "c").glob("*.json")))
+
+
+def test_large_models_are_compiled_in_a_process_of_their_own(tmp_path, monkeypatch):
+    from fastinfer.serve.repository import compiling, loading
+
+    monkeypatch.setattr(compiling, "LARGE", 1)
+    monkeypatch.setattr(loading, "compile", None)
+    put(tmp_path / "r", "m", 1, scale(2))
+    cache = ProgramCache(tmp_path / "c")
+    find = lambda: Directory(tmp_path / "r").find("m").versions["1"]  # noqa: E731
+    assert load_version(find(), Settings(), cache).model.run({"x": ones()})["y"][0, 0] == 2
+    (tmp_path / "r" / "m" / "1" / "model.onnx").write_bytes(b"no model")
+    with pytest.raises(ServeError) as info:
+        load_version(find(), Settings(), cache)
+    assert "not an ONNX model" in str(info.value) and str(tmp_path) not in str(info.value)
+    assert len(list((tmp_path / "c").iterdir())) == 2  # nothing half-done is left
+    monkeypatch.setattr(compiling.sys, "executable", "/bin/false")
+    with pytest.raises(ServeError, match="ended with exit code 1"):
+        load_version(find(), Settings(), cache)

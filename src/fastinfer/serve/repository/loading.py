@@ -9,7 +9,7 @@ import shutil
 import tempfile
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,9 @@ from fastinfer.errors import FastinferError
 from fastinfer.model import Model, load
 from fastinfer.serve.errors import Kind, ServeError
 from fastinfer.serve.ports import Port, Ports
+from fastinfer.serve.repository import compiling
 from fastinfer.serve.repository import manifest as manifests
+from fastinfer.serve.repository.compiling import Unsaved, compile_elsewhere
 from fastinfer.serve.repository.directory import Version
 from fastinfer.serve.repository.manifest import MANIFEST, SIGNATURE, Manifest
 from fastinfer.serve.repository.programs import ProgramCache
@@ -117,9 +119,14 @@ def _open(version: Version, folder: Path, settings: Settings, cache: ProgramCach
     key = cache.key(digest, name, precision, strict)
     if (model := cache.load(key, threads, strict)) is not None:
         return model
+    if sum(os.path.getsize(folder / f) for f in version.files) >= compiling.LARGE:
+        with suppress(Unsaved, OSError):
+            cache.store(key, lambda to: compile_elsewhere(folder / name, to, strict=strict, precision=precision))
+        if (model := cache.load(key, threads, strict)) is not None:
+            return model
     model = compile(folder / name, threads=threads, strict=strict, precision=precision)
     try:
-        cache.store(key, model)
+        cache.store(key, model.save)
     except (OSError, FastinferError) as e:  # full, read-only, or a model that no file can hold: it still serves
         log.warning("model '%s' version %s is not cached: %s", version.model, version.version, type(e).__name__)
     return model

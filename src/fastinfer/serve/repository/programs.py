@@ -8,6 +8,7 @@ import json
 import os
 import secrets
 import stat
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -78,12 +79,12 @@ class ProgramCache:
             os.utime(path)
         return model
 
-    def store(self, key: str, model: Model) -> None:
-        """Keeps a compiled model. Raises OSError, ModelError (a model that cannot be saved)."""
+    def store(self, key: str, save: Callable[[Path], None]) -> None:
+        """Keeps the program that `save` writes to a path. Raises OSError, and what `save` raises."""
         token = f"{key}.{secrets.token_hex(8)}"
         path, note = self.folder / f"{token}.part", self.folder / f"{token}.note"
         try:
-            model.save(path)
+            save(path)
             os.chmod(path, 0o600)
             with open(path, "rb") as f:
                 os.fsync(f.fileno())
