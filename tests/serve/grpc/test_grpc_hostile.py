@@ -127,6 +127,23 @@ def test_more_calls_at_once_than_allowed(serving):
     running.run(running.service.cancelled.wait())
 
 
+def test_messages_that_are_too_large_together(serving):
+    running = serving(limits=Limits(body=1 << 20), connections=Connections(held=1 << 20))
+    large = request("stuck", ("x", "INT8", [1 << 19]), raw=[bytes(1 << 19)])
+    stuck = running.stub.ModelInfer.future(large, timeout=20)
+    running.run(running.service.stuck.wait())
+    error = refusal(running.stub.ModelInfer, request("echo", ("x", "INT8", [1 << 19]), raw=[bytes(1 << 19)]))
+    assert error.code() is grpc.StatusCode.UNAVAILABLE and "too large together" in error.details()
+    assert ("grpc-retry-pushback-ms", "1000") in error.trailing_metadata()
+    (answer,) = running.stub.ModelStreamInfer(iter([large]), timeout=20)
+    assert "too large together" in answer.error_message
+    assert lives(running)
+    stuck.cancel()
+    running.run(running.service.cancelled.wait())
+    large.model_name = "echo"
+    assert len(running.stub.ModelInfer(large, timeout=20).raw_output_contents[0]) == 1 << 19
+
+
 def test_a_port_that_is_taken(small):
     async def second():
         await GrpcServer(small.service).start(port=int(small.address.rpartition(":")[2]))

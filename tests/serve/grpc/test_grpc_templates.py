@@ -136,6 +136,10 @@ def answer(arrays, datatypes, wanted=None, **fields):
     encoded = [codec.encode(call, InferResponse("m", "1", outputs, **fields)) for _ in range(2)]
     first, second = map(service_pb2.ModelInferResponse.FromString, encoded)
     assert first == second
+    streamed = [codec.encode(call, InferResponse("m", "1", outputs, **fields), streamed=True) for _ in range(2)]
+    third, fourth = map(service_pb2.ModelStreamInferResponse.FromString, streamed)
+    assert third == fourth and third.infer_response.parameters.pop("triton_final_response").bool_param
+    assert third.infer_response == first
     return second
 
 

@@ -78,6 +78,14 @@ class Message:
         return text > HEAVY_TEXT or copied > HEAVY_COPY
 
 
+def identity(raw: bytes, limits: Limits) -> str:
+    """The id of a request that has failed, if it can be seen."""
+    try:
+        return Message(raw, limits).message.id
+    except ServeError:
+        return ""
+
+
 def decode(parsed: Message, limits: Limits, regions: Regions | None) -> Call:
     """Raises ServeError for everything that is wrong with a request, whatever the model."""
     message = parsed.message
@@ -205,14 +213,16 @@ def slow_to_encode(call: Call, response: InferResponse) -> bool:
 
 def encode(call: Call, response: InferResponse, streamed: bool = False) -> bytes:
     """The message, raw; streamed: as a ModelStreamInferResponse. Raises ServeError."""
-    key = None if streamed or call.placed else ANSWERS.key(response, call.request.outputs)
+    key = None if call.placed else ANSWERS.key(response, call.request.outputs, streamed)
     if key is not None:
-        message = ANSWERS.write(key, response)
+        message = ANSWERS.write(key, response, streamed)
         if message is not None:
             return message
     head = _Response(model_name=response.model, model_version=response.version)
     if response.parameters:
         write_parameters(response.parameters, head.parameters)
+    if streamed:  # one request has one response here: clients of models that give several look for the last
+        head.parameters["triton_final_response"].bool_param = True
     raw: list[bytes | memoryview] = []
     for tensor, asked in _in_order(call.request.outputs, response.outputs):
         if asked is not None and "classification" in asked.parameters:
@@ -228,8 +238,6 @@ def encode(call: Call, response: InferResponse, streamed: bool = False) -> bytes
     if key is not None:
         ANSWERS.learn(key, head.SerializeToString(), response)
     head.id = response.id
-    if streamed:  # one request has one response here: clients of models that give several look for the last
-        head.parameters["triton_final_response"].bool_param = True
     return wire.join(head.SerializeToString(), raw, streamed)
 
 

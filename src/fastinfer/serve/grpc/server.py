@@ -27,7 +27,7 @@ class Connections:
     """What connections may do. Times in seconds.
 
     calls: at once, of all connections; streams: of one. in_flight: requests of one ModelStreamInfer at once. metadata:
-    bytes of a call's. ping: how often a client may send pings; after two that come sooner it is sent away. idle: after
+    bytes of a call's. held: bytes that the messages of all requests under way may have together. ping: how often a client may send pings; after two that come sooner it is sent away. idle: after
     which a silent client is asked whether it is still there, and has `answer` to say so; handshake: for TLS and
     HTTP/2's preface.
     """
@@ -36,6 +36,7 @@ class Connections:
     streams: int = 1024
     in_flight: int = 64
     metadata: int = 16 << 10
+    held: int = 1 << 30
     ping: float = 10.0
     idle: float = 60.0
     answer: float = 20.0
@@ -86,12 +87,13 @@ class GrpcServer:
     ) -> int:
         """Listens on host and port (0: any free one), or on a Unix socket; gives the port. reuse_port: several processes
         share it. Raises InputError when that cannot be."""
-        self._servicer = Servicer(self._service, self._limits, self._regions, self._gate, self._connections.in_flight)
+        c = self._connections
+        self._servicer = Servicer(self._service, self._limits, self._regions, self._gate, c.in_flight, c.held)
         self._health = Health(self._service.ready)
         server = grpc.aio.server(
             interceptors=[Door(self._gate)] if self._gate is not None else None,
             options=self._options(reuse_port),
-            maximum_concurrent_rpcs=self._connections.calls,
+            maximum_concurrent_rpcs=c.calls,
         )
         server.add_generic_rpc_handlers((self._servicer, self._health))
         _add_reflection(server)

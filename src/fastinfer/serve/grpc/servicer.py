@@ -22,7 +22,7 @@ from fastinfer.serve.grpc.contents import read_parameters
 from fastinfer.serve.grpc.failure import fail
 from fastinfer.serve.grpc.stream import Streams
 from fastinfer.serve.grpc.templates import Requests
-from fastinfer.serve.messages import Limits
+from fastinfer.serve.messages import InferRequest, Limits
 from fastinfer.serve.service import Service
 from fastinfer.serve.shm import Regions
 
@@ -31,15 +31,23 @@ TRACE: ContextVar[str] = ContextVar("trace", default="")
 
 
 class Servicer(grpc.GenericRpcHandler):
-    """in_flight: requests of one stream that are worked on at a time."""
+    """in_flight: requests of one stream that are worked on at a time. held: bytes that the messages of all requests under
+    way may have together."""
 
     def __init__(
-        self, service: Service, limits: Limits, regions: Regions | None, gate: Gate | None, in_flight: int
+        self,
+        service: Service,
+        limits: Limits,
+        regions: Regions | None,
+        gate: Gate | None,
+        in_flight: int,
+        held: int,
     ) -> None:
         self._service = service
         self._limits = limits
         self._regions = regions
         self._gate = gate
+        self._held, self._most = 0, max(held, limits.body)
         self._templates = Requests(limits.name)
         self.streams = Streams(self._answer, in_flight)
         special = {
@@ -60,26 +68,43 @@ class Servicer(grpc.GenericRpcHandler):
     # --------------------------------------------------------------------------------------------------------- inference
 
     async def infer(self, raw: bytes, context: Context) -> bytes:
-        parsed = None
         try:
-            request = self._templates.match(raw)
-            if request is not None:
-                call = codec.Call(request, {})
-            else:
-                parsed = codec.Message(raw, self._limits)
-                call = await self._decode(parsed)
-                self._templates.learn(raw, call.request)
-            return await self._run(call, context, streamed=False)
+            return await self._run(raw, context, streamed=False)
         except Exception as error:
-            await fail(context, error, parsed.message.id if parsed else "")
+            await fail(context, error, codec.identity(raw, self._limits))
 
-    async def _decode(self, parsed: codec.Message) -> codec.Call:
+    async def _answer(self, raw: bytes, context: Context) -> bytes:
+        """One message of a stream; what is wrong with it is told in its answer."""
+        try:
+            return await self._run(raw, context, streamed=True)
+        except Exception as error:
+            return codec.encode_error(error, codec.identity(raw, self._limits))
+
+    async def _run(self, raw: bytes, context: Context, streamed: bool) -> bytes:
+        self._held += len(raw)
+        try:
+            if self._held > self._most:
+                raise ServeError(Kind.UNAVAILABLE, "the requests under way are too large together", retry_after=1)
+            request = self._templates.match(raw)
+            call = await self._decode(raw) if request is None else codec.Call(request, {})
+            self._admit(call.request, context, streamed)
+            response = await self._service.infer(call.request)
+            if codec.slow_to_encode(call, response):
+                return await asyncio.to_thread(codec.encode, call, response, streamed)
+            return codec.encode(call, response, streamed)
+        finally:
+            self._held -= len(raw)
+
+    async def _decode(self, raw: bytes) -> codec.Call:
+        parsed = codec.Message(raw, self._limits)
         if parsed.heavy(self._regions is not None):
-            return await asyncio.to_thread(codec.decode, parsed, self._limits, self._regions)
-        return codec.decode(parsed, self._limits, self._regions)
+            call = await asyncio.to_thread(codec.decode, parsed, self._limits, self._regions)
+        else:
+            call = codec.decode(parsed, self._limits, self._regions)
+        self._templates.learn(raw, call.request)
+        return call
 
-    async def _run(self, call: codec.Call, context: Context, streamed: bool) -> bytes:
-        request = call.request
+    def _admit(self, request: InferRequest, context: Context, streamed: bool) -> None:
         remaining = context.time_remaining()
         if remaining is not None and (request.timeout is None or remaining < request.timeout):
             if remaining <= 0:
@@ -90,19 +115,6 @@ class Servicer(grpc.GenericRpcHandler):
             caller = self._gate.admit(*CREDENTIALS.get()) if streamed else CALLER.get()
             caller.check("infer", request.model)
             request.caller = caller.name
-        response = await self._service.infer(request)
-        if codec.slow_to_encode(call, response):
-            return await asyncio.to_thread(codec.encode, call, response, streamed)
-        return codec.encode(call, response, streamed)
-
-    async def _answer(self, raw: bytes, context: Context) -> bytes:
-        """One message of a stream; what is wrong with it is told in its answer."""
-        parsed = None
-        try:
-            parsed = codec.Message(raw, self._limits)
-            return await self._run(await self._decode(parsed), context, streamed=True)
-        except Exception as error:
-            return codec.encode_error(error, parsed.message.id if parsed else "")
 
     # --------------------------------------------------------------------------------------------------------- the others
 

@@ -122,9 +122,11 @@ class Answers:
     """Heads of answers, by names, types and shapes."""
 
     def __init__(self) -> None:
-        self._heads: dict[tuple[Any, ...], list[bytes]] = {}
+        self._heads: dict[tuple[Any, ...], tuple[list[bytes], int]] = {}  # and the size of the whole message
 
-    def key(self, response: InferResponse, wanted: list[RequestedOutput] | None) -> tuple[Any, ...] | None:
+    def key(
+        self, response: InferResponse, wanted: list[RequestedOutput] | None, streamed: bool
+    ) -> tuple[Any, ...] | None:
         """Of an answer whose outputs are numbers, wanted as they are and in this order; None of others."""
         outputs = response.outputs
         if response.parameters or not outputs:
@@ -135,7 +137,7 @@ class Answers:
             for asked, tensor in zip(wanted, outputs):
                 if asked.name != tensor.name or asked.parameters:
                     return None
-        key: list[Any] = [response.model, response.version]
+        key: list[Any] = [streamed, response.model, response.version]
         for tensor in outputs:
             array = tensor.array
             if tensor.datatype not in PLAIN or tensor.parameters or not array.flags.c_contiguous or not array.size:
@@ -143,14 +145,17 @@ class Answers:
             key += (tensor.name, tensor.datatype, array.shape, array.nbytes)
         return tuple(key)
 
-    def write(self, key: tuple[Any, ...], response: InferResponse) -> bytes | None:
+    def write(self, key: tuple[Any, ...], response: InferResponse, streamed: bool) -> bytes | None:
         """The message; None when there is no template yet."""
-        heads = self._heads.get(key)
+        heads, size = self._heads.get(key, (None, 0))
         if heads is None:
             return None
         parts: list[Any] = []
         if response.id:
             parts.append(wire.identity(response.id))
+            size += len(parts[0])
+        if streamed:
+            parts.insert(0, wire.before_response(size))
         for head, tensor in zip(heads, response.outputs):
             parts += (head, tensor.array)
         return b"".join(parts)
@@ -164,4 +169,4 @@ class Answers:
         heads[0] = head + heads[0]
         if len(self._heads) >= MOST:
             self._heads.clear()
-        self._heads[key] = heads
+        self._heads[key] = heads, sum(map(len, heads)) + sum(sizes)

@@ -108,13 +108,18 @@ def before_output(size: int) -> bytes:
     return _prefix(_RAW_OUTPUT, size)
 
 
+def before_response(size: int) -> bytes:
+    """What stands before the response in a ModelStreamInferResponse."""
+    return _prefix(_INFER_RESPONSE, size)
+
+
 def join(head: bytes, tensors: Iterable[bytes | memoryview], streamed: bool) -> bytes:
     """A ModelInferResponse of its head and raw_output_contents, copied once; streamed: inside a ModelStreamInferResponse.
     Raises ServeError when it is longer than a message can be."""
     parts: list[bytes | memoryview] = [head]
     size = len(head)
     for tensor in tensors:
-        prefix = _prefix(_RAW_OUTPUT, len(tensor))
+        prefix = before_output(len(tensor))
         parts += (prefix, tensor)
         size += len(prefix) + len(tensor)
     if size > MAX_MESSAGE - 16:
@@ -122,5 +127,5 @@ def join(head: bytes, tensors: Iterable[bytes | memoryview], streamed: bool) -> 
             Kind.TOO_LARGE, f"the outputs have {size} bytes; a message holds at most {MAX_MESSAGE}. Ask for fewer"
         )
     if streamed:
-        parts.insert(0, _prefix(_INFER_RESPONSE, size))
+        parts.insert(0, before_response(size))
     return b"".join(parts)
