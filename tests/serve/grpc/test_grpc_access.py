@@ -4,6 +4,7 @@
 import asyncio
 import datetime
 import queue
+import threading
 
 import grpc
 import pytest
@@ -101,6 +102,36 @@ def test_models_that_a_key_does_not_cover(guarded):
     assert len(stats.model_stats) == 4
     load = service_pb2.RepositoryModelLoadRequest(model_name="echo")
     assert code(guarded.stub.RepositoryModelLoad, load, metadata=bearer("user")) == "PERMISSION_DENIED"
+
+
+def test_a_stream_asks_the_gate_for_each_message(serving, tmp_path):
+    path = tmp_path / "keys.toml"
+    row = (
+        f'[[key]]\nname = "slow"\nsha256 = "{digest_of(secret("slow"))}"\nscopes = ["infer"]\nrate = 0.001\nburst = 4\n'
+    )
+    path.write_text(row)
+    gate = Gate(keys=[KeyFile(path)])
+    running = serving(gate=gate)
+    answers = list(running.stub.ModelStreamInfer(iter([ECHO] * 5), timeout=20, metadata=bearer("slow")))
+    assert [bool(a.error_message) for a in answers] == [False] * 3 + [True] * 2  # the stream itself was the first
+    assert "may send 0.001 requests per second" in answers[-1].error_message
+    assert raw_call(running, "ModelInfer", bearer("slow")) == "RESOURCE_EXHAUSTED"
+
+    revoked = threading.Event()
+
+    def requests():
+        yield ECHO
+        revoked.wait(20)
+        yield ECHO
+
+    path.write_text(row.replace("rate = 0.001\nburst = 4\n", ""))
+    gate.reload()
+    answers = running.stub.ModelStreamInfer(requests(), timeout=20, metadata=bearer("slow"))
+    assert not next(answers).error_message
+    path.write_text(row.replace(secret("slow"), "").replace(digest_of(secret("slow")), digest_of("another")))
+    gate.reload()
+    revoked.set()
+    assert "the credentials are not valid" in next(answers).error_message
 
 
 def test_a_refused_call_is_not_read(guarded):
