@@ -47,11 +47,46 @@ CASES = [
     ((1, 9, 8, 5), 8, (3, 5), dict(pads=[1, 1, 1, 1], dilations=[2, 1])),
     ((2, 8, 9, 48), 48, (3, 3), dict(pads=[1, 1, 1, 1], group=48)),
     ((1, 15, 7, 70), 70, (5, 5), dict(pads=[2, 2, 2, 2], strides=[2, 2], group=70)),
+    ((2, 7, 9, 96), 96, (3, 3), dict(pads=[1, 1, 1, 1], group=96)),
+    ((1, 8, 7, 160), 160, (3, 3), dict(pads=[0, 2, 1, 0], strides=[2, 2], group=160)),
+    ((3, 3, 1, 17), 17, (3, 3), dict(pads=[1, 1, 1, 1], strides=[1, 2], group=17)),
+    ((1, 5, 6, 32), 32, (3, 3), dict(pads=[2, 3, 2, 3], dilations=[2, 1], group=32)),
+    ((1, 9, 11, 72), 72, (5, 5), dict(pads=[2, 2, 2, 2], group=72)),
+    ((1, 3, 11, 16), 16, (1, 1), {}),
+    ((1, 5, 5, 24), 24, (1, 1), {}),
+    ((1, 3, 9, 20), 45, (1, 1), {}),
     ((1, 2, 2, 192), 640, (1, 1), {}),
     ((1, 3, 3, 256), 256, (3, 3), dict(pads=[1, 1, 1, 1])),
     ((0, 3, 3, 8), 8, (3, 3), dict(pads=[1, 1, 1, 1])),
 ]
 TYPES = [(np.uint8, np.uint8, np.uint8), (np.int8, np.int8, np.int8), (np.uint8, np.int8, np.uint8)]
+
+
+@pytest.mark.parametrize("group", [1, 24])
+@pytest.mark.parametrize("residual", [False, True])
+def test_scales_that_leave_the_range_of_integers(group, residual):
+    """A real value beyond 2^31 saturates on its own side."""
+    rng = np.random.default_rng(5)
+    x, w = bits(rng, np.uint8, 1, 5, 6, 24), bits(rng, np.int8, 24, 24 // group, 3, 3)
+    ws = np.geomspace(1e-6, 1e9, 24).astype(F)
+    one, zero = F(1), np.uint8(100)
+    sums = to_last(conv(np.moveaxis(x, -1, 1).astype(np.float64), w.astype(np.float64), pads=[1, 1, 1, 1], group=group))
+    inputs = [x, one, np.uint8(0), w, ws, np.zeros(24, np.int8), one, zero, None]
+    r = bits(rng, np.uint8, *sums.shape)
+    inputs += [r, F(1e7), np.uint8(90)] if residual else []
+    want = expected(sums, ws, one, zero, (r, F(1e7), np.uint8(90)) if residual else None)
+    check_node("QConv", inputs, expected=[want], domain="fastinfer", constants=(3, 4, 5), channels_last=1,
+               pads=[1, 1, 1, 1], group=group)  # fmt: skip
+
+
+@pytest.mark.parametrize("channels", [40, 9])
+def test_negative_padding(channels):
+    rng = np.random.default_rng(6)
+    x, w = bits(rng, np.uint8, 1, 6, 7, channels), bits(rng, np.int8, channels, 1, 3, 3)
+    sums = to_last(conv(np.moveaxis(x[:, :, 1:-2], -1, 1).astype(np.float64) - 7, w.astype(np.float64), group=channels))
+    inputs = [x, F(0.01), np.uint8(7), w, F(0.1), np.int8(0), F(1), np.uint8(100)]
+    check_node("QConv", inputs, expected=[expected(sums, F(0.01) * F(0.1), F(1), np.uint8(100))], domain="fastinfer",
+               constants=(3, 4, 5), channels_last=1, pads=[0, -1, 0, -2], group=channels)  # fmt: skip
 
 
 @pytest.mark.parametrize("form", ["plain", "range", "residual", "inner", "float"])
