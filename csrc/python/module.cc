@@ -7,6 +7,7 @@
 #include "csrc/engine/describe.h"
 #include "csrc/engine/executor.h"
 #include "csrc/python/arrays.h"
+#include "csrc/python/quick.h"
 #include "kernels/peak/peak.h"
 
 namespace py = pybind11;
@@ -356,6 +357,7 @@ PYBIND11_MODULE(_core, m) {
       .def_property_readonly("cached_bytes", &Executor::cached_bytes)
       .def_property_readonly("threads", &Executor::threads);
 
+  add_quick(m);
   m.def("native_ops", &native_ops);
   m.def("active_isa", [] { return name_of(active_isa()); });
   m.def("detected_isa", [] { return name_of(detected_isa()); });

@@ -89,6 +89,9 @@ class Model:
         self._output_names = [s.name for s in self.outputs]
         self._many = Many(self._executor.run, self._packed_form, self._rows_mix, self._drop_packed)
         self._plain = self._call is None or self._call.plain
+        # Calls with dense numpy arrays of shapes seen before, without this file; None answers all others.
+        self._quick: Any = None
+        self._flat = self._plain and (self._call is None or self._call.result is None)
 
     # ------------------------------------------------------------------------------------------------------------ run
 
@@ -100,6 +103,9 @@ class Model:
         gives the module's own output structure; after ``save`` and ``load`` dicts, lists, tuples and named tuples stay,
         other containers come back as one of these. Else one output comes as itself, several as a tuple. Raises InputError.
         """
+        if not kwargs and (quick := self._quick) is not None and self._flat:
+            if (result := quick.call(args)) is not None:
+                return result
         if kwargs or len(args) != len(self._input_names) or not self._plain:
             if variant := self._variants.find(kwargs):
                 return variant(*args, **kwargs)
@@ -114,7 +120,7 @@ class Model:
             check_optional(port, arrays[i])
         results = self._executor.run(arrays)
         if not self._outputs_seen:
-            self.outputs, self._outputs_seen = check_declared(self.outputs, results), True
+            self._see(results)
         if torch_like:
             results = [from_numpy_like(r) for r in results]
         if self._call is not None:
@@ -129,6 +135,8 @@ class Model:
         initializers are constants until one is first given: the model is then compiled once more with these as inputs,
         which takes its time; ``compile(..., overridable=[...])`` does so from the start.
         """
+        if outputs is None and (quick := self._quick) is not None and (named := quick.run(inputs)) is not None:
+            return named
         if type(inputs) is not dict and not isinstance(inputs, Mapping):
             raise InputError(f"a {type(inputs).__name__} was given; needed: a dict with {', '.join(self._input_names)}")
         if outputs is not None and (unknown := [o for o in outputs if o not in self._output_names]):
@@ -137,9 +145,15 @@ class Model:
             return variant.run(inputs, outputs)
         results = self._executor.run(self._arrays(inputs))
         if not self._outputs_seen:
-            self.outputs, self._outputs_seen = check_declared(self.outputs, results), True
+            self._see(results)
         named = dict(zip(self._output_names, results, strict=True))
         return named if outputs is None else {name: named[name] for name in outputs}
+
+    def _see(self, results: Sequence[Any]) -> None:
+        """What comes out is looked at once; from then on calls may take the quick way."""
+        self.outputs, self._outputs_seen = check_declared(self.outputs, results), True
+        if not self._optionals:
+            self._quick = _core.Quick(self._executor, tuple(self._input_names), tuple(self._output_names))
 
     def run_many(self, feeds: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Run on several feeds, of different lengths too; the outputs of each, with the bits that it has alone.
