@@ -10,6 +10,7 @@
 #include "csrc/ops/conv_choice.h"
 #include "csrc/ops/copy_step.h"
 #include "csrc/ops/gemm_split.h"
+#include "kernels/conv/conv_rows.h"
 #include "kernels/depthwise/depthwise.h"
 #include "kernels/winograd/winograd.h"
 
@@ -123,7 +124,7 @@ class Conv final : public Op {
       plan_pointwise(ctx, p);
     else if (const WinogradF32* kernel = winograd(ctx, p))
       plan_winograd(ctx, p, *kernel);
-    else
+    else if (!plan_rows(ctx, p))
       plan_indirect(ctx, p);
     out.finish(ctx);
   }
@@ -245,6 +246,31 @@ class Conv final : public Op {
       winograd_pack(m, *gemm_, static_cast<const float*>(dense.get()), in, out, static_cast<float*>(t.packed.get()));
     });
     return static_cast<const float*>(t.packed.get());
+  }
+
+  // Stems and convolutions to few channels; false if this is neither.
+  bool plan_rows(PlanContext& ctx, const Problem& p) const {
+    ConvRows s;
+    s.stem = p.few_channels() && conv_rows_stem(p.g, p.in.channels);
+    if (!s.stem && (p.weights.groups != 1 || !conv_rows_narrow(p.g, p.in.channels, p.out.channels, *gemm_)))
+      return false;
+    s.g = p.g;
+    s.batch = p.in.batch;
+    s.in_channels = p.in.channels;
+    s.out_channels = p.out.channels;
+    const bool planes = s.stem && !p.in.channels_last;
+    s.x_channel = planes ? p.in.pixels() : 1;
+    s.x_pixel = planes ? 1 : p.x_pixel;
+    s.y_pixel = p.y_pixel;
+    s.residual_pixel = p.residual_pixel;
+    s.kernel = gemm_;
+    s.epilogue = p.epilogue;
+    const Operand x = planes ? p.x : channels_last_form(ctx, p.in, p.x, DType::f32);
+    const Operand w = panels_.operand(ctx, 1, p.weights);
+    const int parts = ctx.parts_for(conv_rows_prepare(s));
+    ctx.step(indirect_name(*s.kernel), conv_rows_step, s,
+             {x, w, p.bias, p.residual, p.y, ctx.scratch(conv_rows_scratch(s, parts))}, parts, 2 * p.macs());
+    return true;
   }
 
   void plan_indirect(PlanContext& ctx, const Problem& p) const {

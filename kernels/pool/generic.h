@@ -42,8 +42,7 @@ FI_INLINE void pool_pixels(const PoolStep& q, int part, int parts, F f) {
     for (; pixel < stop; ++pixel, ++o[2]) {
       const bool whole = o[2] >= first && o[2] < last;
       in[2] = whole ? Taps{0, g.kernel[2]} : inside(g, 2, o[2]);
-      f(pixel, image, o, in,
-        rows * (whole ? g.kernel[2] : pool_axis_count(g, 2, o[2], in[2], q.count_include_pad)));
+      f(pixel, image, o, in, rows * (whole ? g.kernel[2] : pool_axis_count(g, 2, o[2], in[2], q.count_include_pad)));
     }
   }
 }

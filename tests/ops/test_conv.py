@@ -47,6 +47,12 @@ CASES = {
     "five_by_three": (1, 12, (11, 13), 9, (5, 3), {"pads": [2, 1, 2, 1]}),
     "stem": (2, 3, (23, 25), 17, (7, 7), {"pads": [3, 3, 3, 3], "strides": [2, 2]}),
     "stem_unpadded": (1, 3, (12, 12), 16, (3, 3), {"strides": [2, 2]}),
+    "stem_four_channels": (2, 4, (17, 40), 33, (3, 5), {"pads": [1, 2, 0, 3], "strides": [1, 2]}),
+    "stem_tall": (1, 3, (90, 300), 16, (3, 3), {"pads": [2, 1, 2, 1], "strides": [2, 2], "dilations": [2, 1]}),
+    "stem_wider_than_image": (1, 2, (5, 2), 7, (5, 7), {"pads": [2, 5, 2, 5]}),
+    "narrow": (2, 20, (19, 53), 33, (3, 3), {"pads": [1, 1, 1, 1], "strides": [2, 2]}),
+    "narrow_dilated": (1, 18, (13, 47), 16, (3, 3), {"pads": [3, 0, 1, 5], "dilations": [2, 3]}),
+    "narrow_wide_padding": (2, 17, (8, 9), 3, (3, 3), {"pads": [4, 20, 5, 21], "strides": [1, 1], "dilations": [1, 2]}),
     "grouped": (2, 24, (10, 9), 36, (3, 3), {"pads": [1, 1, 1, 1], "group": 3}),
     "depthwise": (2, 35, (14, 17), 35, (3, 3), {"pads": [1, 1, 1, 1], "group": 35}),
     "depthwise_strided": (2, 64, (14, 17), 64, (3, 3), {"pads": [0, 0, 1, 1], "group": 64, "strides": [2, 2]}),
@@ -92,7 +98,7 @@ ACTIVATIONS = {
 @pytest.mark.parametrize("after", [0, 1], ids=["residual_before", "residual_after"])
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize(
-    "name", ["pointwise", "winograd", "winograd_6", "strided", "depthwise", "stem", "direct_small_map"]
+    "name", ["pointwise", "winograd", "winograd_6", "strided", "depthwise", "stem", "narrow", "direct_small_map"]
 )
 def test_fused_channels_last(name, activation, after):
     n, c, size, o, k, attrs = CASES[name]
@@ -117,6 +123,8 @@ def test_fused_channels_last(name, activation, after):
         "strided",
         "depthwise",
         "stem",
+        "stem_tall",
+        "narrow",
         "direct_small_map",
         "grouped",
     ],
@@ -125,6 +133,14 @@ def test_company_does_not_change_bits(name):
     _, c, size, o, k, attrs = CASES[name]
     x, w, b = tensors(np.random.default_rng(3), 7, c, size, o, k, attrs.get("group", 1))
     check_same_bits("Conv", [x, w, b], constants=(1, 2), **attrs)
+
+
+@pytest.mark.parametrize("channels, out", [(3, 20), (16, 48), (40, 80)])
+def test_negative_pads_crop(channels, out):
+    x, w, b = tensors(np.random.default_rng(5), 1, channels, (14, 40), out, (3, 3))
+    want = oracle(x[:, :, :, 2:-3], w, b, pads=[1, 0, 1, 0], strides=[2, 1])
+    check_node("Conv", [x, w, b], expected=[want.astype(np.float32)], constants=(1, 2), pads=[1, -2, 1, -3],
+               strides=[2, 1], atol=2e-5, rtol=1e-4)  # fmt: skip
 
 
 @pytest.mark.parametrize("mode", ["SAME_UPPER", "SAME_LOWER", "VALID"])
