@@ -95,6 +95,7 @@ class Conv final : public Op {
  public:
   Conv(BuildContext& b, const Epilogue& epilogue) : attributes_(b.node), epilogue_(epilogue), gemm_(&gemm_f32(b.isa)) {
     channels_last_ = b.node.attributes.i("channels_last", 0) != 0;
+    x_channels_last_ = channels_last_ && b.node.attributes.i("x_channels_first", 0) == 0;
     groups_ = b.node.attributes.i("group", 1);
     check_model(groups_ >= 1, "group ", groups_, " is not positive");
     const Desc* d = b.constant_desc(1);
@@ -150,7 +151,7 @@ class Conv final : public Op {
 
   Problem problem(PlanContext& ctx) const {
     Problem p;
-    p.in = image_of(ctx.shape(0), channels_last_);
+    p.in = image_of(ctx.shape(0), x_channels_last_);
     const Shape& w = ctx.shape(1);
     check(w.rank() == p.in.spatial + 2, "weight ", w, " does not fit an input of rank ", ctx.shape(0).rank());
     p.weights = conv_weights(w, groups_, false, attributes_, gemm_->nr);
@@ -160,12 +161,13 @@ class Conv final : public Op {
           " in ", groups_, " groups needs ", w[1] * groups_);
     p.g = geometry_of(attributes_, p.in, std::vector<int64_t>(w.begin() + 2, w.end()));
     p.out = output_image(p.g, p.in, w[0]);
+    p.out.channels_last = channels_last_;
     p.epilogue = epilogue_;
     // Only the depthwise kernels want dense pixels.
     const bool rows = channels_last_ && !is_depthwise(p.weights);
     p.x_pixel = p.in.channels;
     p.residual_pixel = p.out.channels;
-    p.x = rows ? ctx.in_rows(0, p.x_pixel) : ctx.in(0);
+    p.x = rows && x_channels_last_ ? ctx.in_rows(0, p.x_pixel) : ctx.in(0);
     p.bias = ctx.in(2);
     check(!ctx.has_input(2) || ctx.shape(2) == Shape{w[0]}, "bias is ", ctx.has_input(2) ? ctx.shape(2) : Shape{},
           ", needed ", Shape{w[0]});
@@ -251,7 +253,7 @@ class Conv final : public Op {
   // Stems and convolutions to few channels; false if this is neither.
   bool plan_rows(PlanContext& ctx, const Problem& p) const {
     ConvRows s;
-    s.stem = p.few_channels() && conv_rows_stem(p.g, p.in.channels);
+    s.stem = p.few_channels() && conv_rows_stem(p.g, p.in.channels, p.out.channels);
     if (!s.stem && (p.weights.groups != 1 || !conv_rows_narrow(p.g, p.in.channels, p.out.channels, *gemm_)))
       return false;
     s.g = p.g;
@@ -344,7 +346,7 @@ class Conv final : public Op {
 
   WindowAttributes attributes_;
   Epilogue epilogue_;
-  bool channels_last_ = false;
+  bool channels_last_ = false, x_channels_last_ = false;  // Y and the residual; X
   int64_t groups_ = 1;
   ConvPanels panels_;
   const void* depthwise_ = nullptr;

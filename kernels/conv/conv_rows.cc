@@ -12,8 +12,8 @@ constexpr int64_t kMaxTaps = 64;
 constexpr int64_t kSlabFloats = 32 * 1024;
 // Rows shorter than this leave too much of a tile of 14 or 16 pixels empty; fewer rows do not split well.
 constexpr int64_t kLeastWidth = 24, kLeastHeight = 8;
-// Weights of the narrow form, in floats: they pass by once per row of pixels and must stay in L2.
-constexpr int64_t kNarrowWeights = 64 * 1024;
+// Weights in floats: they pass by once per row of pixels and must stay in L2.
+constexpr int64_t kMostWeights = 64 * 1024;
 
 int64_t slab_rows(const ConvRows& p, int64_t band) {
   return (band - 1) * p.g.stride[1] + (p.g.kernel[1] - 1) * p.g.dilation[1] + 1;
@@ -147,8 +147,9 @@ bool flat(const Geometry& g) { return g.kernel[0] == 1 && g.in[0] == 1 && g.out[
 
 }  // namespace
 
-bool conv_rows_stem(const Geometry& g, int64_t in_channels) {
+bool conv_rows_stem(const Geometry& g, int64_t in_channels, int64_t out_channels) {
   if (!flat(g) || g.kernel[1] > kMaxTaps || g.dilation[2] != 1 || g.pad[1] < 0 || g.pad[2] < 0) return false;
+  if (g.taps() * in_channels * ((out_channels + 15) / 16 * 16) > kMostWeights) return false;
   const int64_t pitch = ((g.out[2] - 1) * g.stride[2] + g.kernel[2]) * in_channels;
   return pitch * ((g.kernel[1] - 1) * g.dilation[1] + 1 + 4 * g.stride[1]) <= kSlabFloats;
 }
@@ -156,7 +157,7 @@ bool conv_rows_stem(const Geometry& g, int64_t in_channels) {
 bool conv_rows_narrow(const Geometry& g, int64_t in_channels, int64_t out_channels, const GemmF32& kernel) {
   if (!flat(g) || g.taps() > kMaxTaps || in_channels == 0) return false;
   return out_channels <= kernel.nr * 3 / 4 && g.out[2] >= kLeastWidth && g.out[1] >= kLeastHeight &&
-         g.taps() * in_channels * ((out_channels + 15) / 16 * 16) <= kNarrowWeights;
+         g.taps() * in_channels * ((out_channels + 15) / 16 * 16) <= kMostWeights;
 }
 
 double conv_rows_prepare(ConvRows& p) {

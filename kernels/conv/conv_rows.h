@@ -24,7 +24,7 @@ struct ConvRows {
 };
 
 // Whether the forms apply: one group, weights packed as ConvWeights says, no negative padding for the stem.
-bool conv_rows_stem(const Geometry&, int64_t in_channels);
+bool conv_rows_stem(const Geometry&, int64_t in_channels, int64_t out_channels);
 bool conv_rows_narrow(const Geometry&, int64_t in_channels, int64_t out_channels, const GemmF32&);
 // Fills band and pitch, and returns what the work is worth to PlanContext::parts_for.
 double conv_rows_prepare(ConvRows&);

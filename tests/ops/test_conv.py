@@ -135,6 +135,18 @@ def test_company_does_not_change_bits(name):
     check_same_bits("Conv", [x, w, b], constants=(1, 2), **attrs)
 
 
+@pytest.mark.parametrize("precision", ["", "bf16"])
+@pytest.mark.parametrize("name", ["stem", "stem_tall", "stem_four_channels", "strided", "pointwise", "depthwise"])
+def test_channels_first_in_channels_last_out(name, precision):
+    n, c, size, o, k, attrs = CASES[name]
+    x, w, b = tensors(np.random.default_rng(6), n, c, size, o, k, attrs.get("group", 1))
+    r = np.random.default_rng(7).standard_normal(last(oracle(x, w, b, **attrs)).shape).astype(np.float32)
+    want = np.maximum(last(oracle(x, w, b, **attrs)) + r, 0).astype(np.float32)
+    error = 0.3 if precision else 2e-5
+    check_node("Conv", [x, w, b, r], expected=[want], domain="fastinfer", atol=error, rtol=1e-4, constants=(1, 2),
+               channels_last=1, x_channels_first=1, activation="relu", precision=precision, **attrs)  # fmt: skip
+
+
 @pytest.mark.parametrize("channels, out", [(3, 20), (16, 48), (40, 80)])
 def test_negative_pads_crop(channels, out):
     x, w, b = tensors(np.random.default_rng(5), 1, channels, (14, 40), out, (3, 3))
