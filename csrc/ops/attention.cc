@@ -26,8 +26,7 @@ void plan_fused(PlanContext& ctx, const Node& node) {
   p.causal = a.i("causal", 0) != 0;
   p.offset = p.sk - p.sq;
   if (ctx.has_input(3)) bind_mask(p, ctx.input(3));
-  add_attention(ctx, p,
-                {ctx.in(0), ctx.in(1), ctx.in(2), ctx.in(3), kNoOperand, ctx.output(0, y, out), kNoOperand});
+  add_attention(ctx, p, {ctx.in(0), ctx.in(1), ctx.in(2), ctx.in(3), kNoOperand, ctx.output(0, y, out), kNoOperand});
 }
 
 // The mask's last axis may be shorter than the keys: those beyond are not seen.

@@ -8,8 +8,8 @@
 // Keys pass by in blocks of kAttentionKeys from key 0 with a running maximum, so the order of every sum depends on the
 // extents of one sample only: not on the batch, the parts or the threads.
 //
-// bfloat16 (AttentionStep::bf16): Q, K, V and exp(S − maximum) are rounded to bfloat16 before they are multiplied; sums, the
-// softmax and its denominator are float32.
+// bfloat16 (AttentionStep::bf16): Q, K, V and exp(S − maximum) are rounded to bfloat16 before they are multiplied;
+// sums, the softmax and its denominator are float32.
 #pragma once
 #include <cstdint>
 
@@ -48,7 +48,7 @@ struct AttentionStep {
   bool offset_by_length = false;  // the offset of a sample is length − sq
   int64_t offset = 0;             // of the query positions against the key positions
   int64_t left = -1, right = -1;  // window, -1: open
-  bool bf16 = false;  // select_attention_bf16; these then say what is bfloat16 in memory, in place of float
+  bool bf16 = false;              // select_attention_bf16; these then say what is bfloat16 in memory, in place of float
   bool q_bf16 = false, k_bf16 = false, v_bf16 = false, o_bf16 = false;
   // Dense output [batch, heads, sq, sk] of the scores at one stage.
   AttentionScores scores = AttentionScores::none;

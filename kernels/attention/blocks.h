@@ -12,15 +12,20 @@ namespace fi::FI_ISA {
 // n elements, `apart` elements from one to the next, as bfloat16, and a 0 behind an odd number.
 FI_INLINE void narrow_row(const float* x, bool bf16, int64_t n, int64_t apart, uint16_t* y) {
   const auto* h = reinterpret_cast<const uint16_t*>(x);
-  for (int64_t i = 0; i < n; i += VF::W) {
-    const int m = n - i < VF::W ? static_cast<int>(n - i) : VF::W;
-    float some[VF::W];
-    if (apart != 1) {
-      for (int j = 0; j < m; ++j) some[j] = bf16 ? widened(h[(i + j) * apart]) : x[(i + j) * apart];
-      store_bf16(y + i, load(some, m), m);
-    } else {
-      store_bf16(y + i, bf16 ? load_bf16(h + i, m) : load(x + i, m), m);
+  int64_t i = 0;
+  if (apart != 1) {
+    alignas(64) float some[VF::W];
+    for (int64_t k = 0; k < n; k += VF::W) {
+      const int m = n - k < VF::W ? static_cast<int>(n - k) : VF::W;
+      for (int j = 0; j < m; ++j) some[j] = bf16 ? widened(h[(k + j) * apart]) : x[(k + j) * apart];
+      store_bf16(y + k, load(some, m), m);
     }
+  } else if (bf16) {
+    for (; i + 2 * VF::W <= n; i += 2 * VF::W) std::memcpy(y + i, h + i, 4 * VF::W);
+    for (; i < n; ++i) y[i] = h[i];
+  } else {
+    for (; i + VF::W <= n; i += VF::W) store_bf16(y + i, load(x + i));
+    if (i < n) store_bf16(y + i, load(x + i, static_cast<int>(n - i)), static_cast<int>(n - i));
   }
   if (n % 2) y[n] = 0;
 }
@@ -66,8 +71,8 @@ class QueryBlock {
       score(k0, k1 - k0);
       cut(k0, k1 - k0);
       soften(k1 - k0, b == b0, b == b1);
-      add_values(k0, k1 - k0, {part(at_.output), output_width(), b == b0 ? nullptr : factor(),
-                               b == b1 ? sum() : nullptr, out_});
+      add_values(k0, k1 - k0,
+                 {part(at_.output), output_width(), b == b0 ? nullptr : factor(), b == b1 ? sum() : nullptr, out_});
     }
   }
 
@@ -158,14 +163,20 @@ class QueryBlock {
   // Values of key k and, if `both`, of the next: one pair per element.
   void pair_values(int64_t k, bool both, float* y) {
     const float *even = element(head_.v, k * p_.v.s, p_.v_bf16), *odd = both ? element(even, p_.v.s, p_.v_bf16) : even;
-    for (int64_t i = 0; i < p_.dv; i += VF::W) {
-      const int n = p_.dv - i < VF::W ? static_cast<int>(p_.dv - i) : VF::W;
-      const VF low = load_either(even, i, n), high = both ? load_either(odd, i, n) : zero();
-      store(y + i, as_float(p_.v_bf16 ? srl<16>(as_int(low)) | as_int(high) : Form::round(low, high)));
-    }
+    int64_t i = 0;
+    for (; i + VF::W <= p_.dv; i += VF::W) pair_vectors(even, odd, both, i, VF::W, y);
+    if (i < p_.dv) pair_vectors(even, odd, both, i, static_cast<int>(p_.dv - i), y);
   }
-  VF load_either(const float* x, int64_t i, int n) const {
-    return p_.v_bf16 ? load_bf16(reinterpret_cast<const uint16_t*>(x) + i, n) : load(x + i, n);
+  FI_INLINE_MEMBER void pair_vectors(const float* even, const float* odd, bool both, int64_t i, int n, float* y) const {
+    const VF low = load_either(even, i, n), high = both ? load_either(odd, i, n) : zero();
+    store(y + i, as_float(p_.v_bf16 ? srl<16>(as_int(low)) | as_int(high) : Form::round(low, high)));
+  }
+  FI_INLINE_MEMBER VF load_either(const float* x, int64_t i, int n) const {
+    if (p_.v_bf16) {
+      const uint16_t* h = reinterpret_cast<const uint16_t*>(x) + i;
+      return n == VF::W ? load_bf16(h) : load_bf16(h, n);
+    }
+    return n == VF::W ? load(x + i) : load(x + i, n);
   }
 
   bool same_mask_for_all_rows() const {

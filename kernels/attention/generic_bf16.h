@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// attention_bf16: the main form on pairs of bfloat16. A multiplier gives the instruction: types A and B made by split from
-// 32-bit lanes of two bfloat16, VF add(VF sum, A, B) = sum + the two products per lane, and VI round(even, odd), the
-// bfloat16 of two floats per lane as a pair.
+// attention_bf16: the main form on pairs of bfloat16. A multiplier gives the instruction: types A and B made by split
+// from 32-bit lanes of two bfloat16, VF add(VF sum, A, B) = sum + the two products per lane, and VI round(even, odd),
+// the bfloat16 of two floats per lane as a pair.
 #pragma once
 #include "kernels/attention/blocks.h"
 
@@ -43,9 +43,9 @@ static Status attention_of_pairs(const void* params, void* const* args, int part
 
 }  // namespace fi::FI_ISA
 
-#define FI_ATTENTION_BF16_VARIANT(multiplier)                                              \
-  namespace fi::FI_ISA {                                                                   \
-  Status attention_bf16(const void* params, void* const* args, int part, int parts) {      \
-    return attention_of_pairs<multiplier>(params, args, part, parts);                      \
-  }                                                                                        \
+#define FI_ATTENTION_BF16_VARIANT(multiplier)                                         \
+  namespace fi::FI_ISA {                                                              \
+  Status attention_bf16(const void* params, void* const* args, int part, int parts) { \
+    return attention_of_pairs<multiplier>(params, args, part, parts);                 \
+  }                                                                                   \
   }

@@ -43,7 +43,9 @@ def _attention(
 ) -> Case:
     q, kv = T((batch, rows, heads, size)), T((batch, keys, key_heads, size))
     layouts = {f"{x}_layout": "BSNH" for x in "qkvo"}
-    return Case("Attention", (q, kv, kv), {**layouts, "scale": size**-0.5, "causal": int(causal), **attributes}, "fastinfer")
+    return Case(
+        "Attention", (q, kv, kv), {**layouts, "scale": size**-0.5, "causal": int(causal), **attributes}, "fastinfer"
+    )
 
 
 def _rotary(batch: int, heads: int, positions: int, size: int) -> Case:
