@@ -87,7 +87,8 @@ def peak(isa: str, threads: int) -> dict[str, Any]:
     before = _core.active_isa()
     _core.force_isa(isa)
     try:
-        return _core.measure_peak(threads)
+        # The highest of three: one alone was 406 where the next were 464 GFLOP/s.
+        return max((_core.measure_peak(threads) for _ in range(3)), key=lambda p: p["gflops"])
     finally:
         _core.force_isa(before)
 
