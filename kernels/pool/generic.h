@@ -104,25 +104,52 @@ FI_INLINE Status pool_floats(const void* params, void* const* args, int part, in
   return Status::ok;
 }
 
-// The compiler turns the channel loops into byte maxima of the whole vector width.
+// Maxima of kBytes channels at a time; the last block overlaps the one before. Fewer than 16 channels: one by one.
+template <class T, int kBytes>
+struct MaxBlock {
+  typedef T V __attribute__((vector_size(kBytes), aligned(1), may_alias));
+  V v;
+  FI_INLINE_MEMBER void start(T least) { v = V{} + least; }
+  FI_INLINE_MEMBER void join(const T* p) {
+    const V x = *reinterpret_cast<const V*>(p);
+    v = v > x ? v : x;
+  }
+  FI_INLINE_MEMBER void store(T* p) const { *reinterpret_cast<V*>(p) = v; }
+};
+template <class T>
+struct MaxBlock<T, 1> {
+  T v;
+  FI_INLINE_MEMBER void start(T least) { v = least; }
+  FI_INLINE_MEMBER void join(const T* p) { v = v > *p ? v : *p; }
+  FI_INLINE_MEMBER void store(T* p) const { *p = v; }
+};
+
+template <class T, T kLeast, int kBytes>
+static void pool_max_blocks(const PoolStep& q, const T* x, T* y, int part, int parts) {
+  pool_pixels(q, part, parts, [&](int64_t pixel, int64_t image, const int64_t* o, const Taps* in, int64_t) {
+    for (int64_t c = 0; c < q.channels; c += kBytes) {
+      if (c + kBytes > q.channels) c = q.channels - kBytes;
+      MaxBlock<T, kBytes> m;
+      m.start(kLeast);
+      pool_taps(q, image, o, in, [&](int64_t at) __attribute__((always_inline)) { m.join(x + at + c); });
+      m.store(y + pixel * q.y_pixel + c);
+    }
+  });
+}
+
 template <class T, T kLeast>
 FI_INLINE Status pool_max_bytes(const void* params, void* const* args, int part, int parts) {
   const auto& q = *static_cast<const PoolStep*>(params);
   const auto* x = static_cast<const T*>(args[0]);
   auto* y = static_cast<T*>(args[1]);
-  constexpr int64_t kBlock = 256;
-  pool_pixels(q, part, parts, [&](int64_t pixel, int64_t image, const int64_t* o, const Taps* in, int64_t) {
-    for (int64_t c = 0; c < q.channels; c += kBlock) {
-      const int64_t n = q.channels - c < kBlock ? q.channels - c : kBlock;
-      T acc[kBlock];
-      for (int64_t i = 0; i < n; ++i) acc[i] = kLeast;
-      pool_taps(q, image, o, in, [&](int64_t at) {
-        const T* from = x + at + c;
-        for (int64_t i = 0; i < n; ++i) acc[i] = acc[i] > from[i] ? acc[i] : from[i];
-      });
-      std::memcpy(y + pixel * q.y_pixel + c, acc, static_cast<size_t>(n) * sizeof(T));
-    }
-  });
+  if (VF::W == 16 && q.channels >= 64)
+    pool_max_blocks<T, kLeast, 64>(q, x, y, part, parts);
+  else if (VF::W >= 8 && q.channels >= 32)
+    pool_max_blocks<T, kLeast, 32>(q, x, y, part, parts);
+  else if (q.channels >= 16)
+    pool_max_blocks<T, kLeast, 16>(q, x, y, part, parts);
+  else
+    pool_max_blocks<T, kLeast, 1>(q, x, y, part, parts);
   return Status::ok;
 }
 

@@ -3,8 +3,9 @@
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 from oracle import conv, to_last
-from support import build, check_node, check_same_bits, node_model
+from support import build, check_node, check_same_bits, node_model, run_everywhere
 
 from fastinfer.errors import FastinferError
 
@@ -234,3 +235,54 @@ def test_pointwise_on_bytes(out, n):
     kind = TensorProto.UINT8 if out == np.uint8 else TensorProto.INT8
     check_node("Pointwise", inputs, expected=[want], domain="fastinfer", ops=["sub", "mul", "add", "quantize"], outputs=[3],
                args=[0, 2, -1, 6, 3, -1, 7, 1, -1, 8, 4, 5], output_type=kind)  # fmt: skip
+
+
+@pytest.mark.parametrize("out", [np.uint8, np.int8])
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8])
+@pytest.mark.parametrize("n", [1, 31, 32, 33, 256, 1000])
+def test_a_function_of_one_byte(dtype, out, n):
+    """By a table, which holds what the program gives."""
+    x = np.resize(np.arange(256).astype(np.uint8).view(dtype), (3, n))
+    scale, zero, ys = F(0.05), F(7), F(0.04)
+    info = np.iinfo(out)
+    real = (x.astype(F) - zero) * scale
+    want = np.clip(np.rint(np.maximum(real, 0) / ys) + zero, info.min, info.max).astype(out)
+    attributes = {"ops": ["sub", "mul", "relu", "quantize"], "outputs": [3], "output_type": 2 if out == np.uint8 else 3,
+                  "args": [0, 1, -1, 4, 2, -1, 5, -1, -1, 6, 3, 1]}  # fmt: skip
+    check_node(
+        "Pointwise", [x, zero, scale, ys], expected=[want], domain="fastinfer", constants=(1, 2, 3), **attributes
+    )
+
+
+def test_bytes_looked_up_in_place_of_a_concatenation():
+    """Rows that lie apart, on either side."""
+    rng = np.random.default_rng(9)
+    x, z = bits(rng, np.uint8, 1, 9, 9, 40), bits(rng, np.uint8, 1, 9, 9, 24)
+    constants = [F(0.05), F(7), F(0.04)]
+    attributes = dict(ops=["sub", "mul", "quantize"], args=[0, 2, -1, 4, 1, -1, 5, 3, 2], outputs=[2], output_type=2)
+
+    def looked_up(v):
+        return np.clip(np.rint((v.astype(F) - F(7)) * F(0.05) / F(0.04)) + F(7), 0, 255).astype(np.uint8)
+
+    def table(value, result):
+        node = helper.make_node("Pointwise", [value, "scale", "zero", "ys"], [result], domain="fastinfer")
+        node.attribute.extend(helper.make_attribute(k, v) for k, v in attributes.items())
+        return node
+
+    nodes = [
+        table("x", "qx"),
+        table("z", "qz"),
+        helper.make_node("Concat", ["qx", "qz"], ["c"], axis=3),
+        helper.make_node("Split", ["c"], ["s", "t"], axis=3, num_outputs=2),
+        table("t", "y"),
+    ]
+    graph = helper.make_graph(
+        nodes, "g",
+        [helper.make_tensor_value_info(n, TensorProto.UINT8, v.shape) for n, v in (("x", x), ("z", z))],
+        [helper.make_tensor_value_info("y", TensorProto.UINT8, None)],
+        [numpy_helper.from_array(np.asarray(v), n) for v, n in zip(constants, ("scale", "zero", "ys"))],
+    )  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 23), helper.make_opsetid("fastinfer", 1)])
+    want = looked_up(np.concatenate([looked_up(x), looked_up(z)], axis=3)[..., 32:])
+    for _, (got,) in run_everywhere(model, {"x": x, "z": z}):
+        np.testing.assert_array_equal(got, want)
