@@ -43,6 +43,10 @@ class Part {
 
   // Output rows [begin, end) of the whole batch.
   void run(int64_t begin, int64_t end) {
+    if (p_.blocks) {
+      for (int64_t row = begin; row < end; ++row) block_row(row / p_.g.in[1], row % p_.g.in[1]);
+      return;
+    }
     if (!p_.stem) {
       std::memset(scratch_, 0, static_cast<size_t>(p_.in_channels) * 4);
       for (int64_t row = begin; row < end; ++row) narrow_row(row / p_.g.out[1], row % p_.g.out[1]);
@@ -106,6 +110,18 @@ class Part {
     }
   }
 
+  // Input row h of a transposed convolution.
+  void block_row(int64_t n, int64_t h) {
+    const Geometry& g = p_.g;
+    taps_[0] = x_ + (n * g.in[1] + h) * g.in[2] * p_.x_pixel;
+    tile_.taps = 1;
+    tile_.k = p_.in_channels;
+    tile_.a_row = p_.x_pixel;
+    tile_.ldc = g.stride[2] * p_.y_pixel;
+    for (int64_t kh = 0; kh < g.kernel[1]; ++kh)
+      for (int64_t kw = 0; kw < g.kernel[2]; ++kw) pixels(n, h * g.stride[1] + kh, kw, g.in[2], kh * g.kernel[2] + kw);
+  }
+
   void bind_taps(int64_t n, int64_t h, int64_t w, const Taps& rows) {
     const Geometry& g = p_.g;
     const float** to = taps_;
@@ -160,6 +176,14 @@ bool conv_rows_narrow(const Geometry& g, int64_t in_channels, int64_t out_channe
          g.taps() * in_channels * ((out_channels + 15) / 16 * 16) <= kMostWeights;
 }
 
+bool conv_rows_blocks(const Geometry& g, int64_t in_channels, int64_t out_channels) {
+  if (!flat(g) || g.stride[0] != 1 || g.in[2] < kLeastWidth || g.in[1] < kLeastHeight || in_channels == 0) return false;
+  for (int a = 1; a < 3; ++a)
+    if (g.kernel[a] != g.stride[a] || g.dilation[a] != 1 || g.pad[a] != 0 || g.out[a] != g.in[a] * g.stride[a])
+      return false;
+  return g.taps() * in_channels * ((out_channels + 15) / 16 * 16) <= kMostWeights;
+}
+
 double conv_rows_prepare(ConvRows& p) {
   if (p.y_pixel == 0) p.y_pixel = p.out_channels;
   if (p.residual_pixel == 0) p.residual_pixel = p.out_channels;
@@ -168,7 +192,8 @@ double conv_rows_prepare(ConvRows& p) {
     const int64_t more = kSlabFloats / std::max<int64_t>(1, p.pitch) - slab_rows(p, 1);
     p.band = std::clamp<int64_t>(more / p.g.stride[1] + 1, 1, std::max<int64_t>(1, p.g.out[1]));
   }
-  const auto pixels = static_cast<double>(p.batch * p.g.out_pixels()), n = static_cast<double>(p.out_channels);
+  const auto pixels = static_cast<double>(p.batch * (p.blocks ? p.g.in_pixels() : p.g.out_pixels()));
+  const auto n = static_cast<double>(p.out_channels);
   return pixels * (static_cast<double>(p.g.taps() * p.in_channels) * n / 32 + n / 8);
 }
 
@@ -176,7 +201,7 @@ size_t conv_rows_scratch(const ConvRows& p, int parts) { return static_cast<size
 
 Status conv_rows_step(const void* params, void* const* args, int part, int parts) {
   const auto& p = *static_cast<const ConvRows*>(params);
-  const auto [begin, end] = part_of(p.batch * p.g.out[1], part, parts);
+  const auto [begin, end] = part_of(p.batch * (p.blocks ? p.g.in : p.g.out)[1], part, parts);
   if (begin < end) Part(p, args, static_cast<float*>(args[5]) + part_floats(p) * part).run(begin, end);
   return Status::ok;
 }

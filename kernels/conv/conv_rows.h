@@ -6,6 +6,8 @@
 //           from planes (NCHW) or pixels (NHWC); a kernel row is then one run of kernel width x channels floats.
 //   narrow  few output channels: reads X itself; pixels that see the left or right padding are computed one by one, and
 //           kernel rows in the padding above and below are left out.
+//   blocks  transposed, strides equal to the kernel: every input pixel makes a block of output pixels of its own. All
+//           taps of an input row follow each other, so that it is read once (class by class it came from L3 each time).
 #pragma once
 #include "kernels/conv/geometry.h"
 #include "kernels/gemm/gemm.h"
@@ -14,7 +16,7 @@ namespace fi {
 
 struct ConvRows {
   Geometry g;
-  bool stem = false;
+  bool stem = false, blocks = false;
   int64_t batch = 0, in_channels = 0, out_channels = 0;
   int64_t x_channel = 1, x_pixel = 0;  // floats from one input channel, pixel to the next; images are dense
   int64_t y_pixel = 0, residual_pixel = 0;
@@ -26,6 +28,7 @@ struct ConvRows {
 // Whether the forms apply: one group, weights packed as ConvWeights says, no negative padding for the stem.
 bool conv_rows_stem(const Geometry&, int64_t in_channels, int64_t out_channels);
 bool conv_rows_narrow(const Geometry&, int64_t in_channels, int64_t out_channels, const GemmF32&);
+bool conv_rows_blocks(const Geometry&, int64_t in_channels, int64_t out_channels);  // g as in ConvF32
 // Fills band and pitch, and returns what the work is worth to PlanContext::parts_for.
 double conv_rows_prepare(ConvRows&);
 size_t conv_rows_scratch(const ConvRows&, int parts);  // bytes
