@@ -211,7 +211,7 @@ class Conv final : public Op {
       return nullptr;
     }
     const bool channels = p.in.channels >= 16 && p.out.channels >= 16;
-    const int usual = channels ? winograd_size(g.out[1], g.out[2]) : 0;
+    const int usual = channels ? winograd_size(g.out[1], g.out[2], p.in.channels, p.out.channels) : 0;
     const int m = channels ? choose_winograd(ctx, g, p.in.channels, p.out.channels, usual) : 0;
     if (usual == 0 && m == 0) ctx.refuse("winograd: fewer than 9 tiles or 16 channels");
     return m ? winograd_f32(ctx.isa(), m) : nullptr;

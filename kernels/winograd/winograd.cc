@@ -154,10 +154,12 @@ void winograd_pack(int m, const GemmF32& gemm, const float* weights, int64_t cha
   if (m == 6) pack<6>(gemm, weights, channels, out_channels, packed);
 }
 
-int winograd_size(int64_t h, int64_t w) {
+int winograd_size(int64_t h, int64_t w, int64_t channels, int64_t out_channels) {
   const auto tiles = [&](int64_t m) { return ((h + m - 1) / m) * ((w + m - 1) / m); };
-  // F(6) has 1.8 times the weights and 4 times the error: it must save 9 % of the products, on many tiles.
-  if (tiles(6) >= 49 && tiles(6) * 64 * 100 <= tiles(4) * 36 * 91) return 6;
+  // F(6) has 1.8 times the weights and 4 times the error: it must save 9 % of the products, on many tiles. Weights
+  // beyond 16 MiB come from memory: 512 channels at 40x40 take 5.7 ms by F(6) and 5.4 by F(4).
+  if (tiles(6) >= 49 && tiles(6) * 64 * 100 <= tiles(4) * 36 * 91 && 64 * 4 * channels * out_channels <= 16 << 20)
+    return 6;
   return tiles(4) >= 9 ? 4 : 0;
 }
 
@@ -167,7 +169,7 @@ size_t winograd_prepare(WinogradProblem& q, int parts) {
   q.block_row = std::min(nr, round_up(q.out_channels, 16));
   q.far_x = q.in_h * q.in_w * q.x_pixel * 4 > 2 * caches().l2;
   q.far_y = q.out_h * q.out_w * q.y_pixel * 4 > 2 * caches().l2;
-  // V and the block fill up to three quarters of L2, as every group reads all of U.
+  // Tiles with which V and the block fill three quarters of L2.
   const int64_t tile_bytes = points * (round_up(q.channels, 16) + 16 + q.block_row) * 4, mr = q.gemm->mr;
   const int64_t fitting = std::clamp<int64_t>(caches().l2 * 3 / 4 / tile_bytes / mr, 2, 8) * mr;
   // Where few tiles meet many weights, each core reads its share of the weights and transforms all tiles: 256 channels
@@ -175,7 +177,12 @@ size_t winograd_prepare(WinogradProblem& q, int parts) {
   const int64_t u_bytes = points * q.channels * q.out_channels * 4;
   q.split_channels = parts > 1 && grid.total <= fitting + mr && u_bytes >= 1 << 21 && q.out_channels / nr >= parts;
   const int64_t share = q.split_channels ? grid.total : (grid.total + parts - 1) / parts;
-  const int64_t groups = share <= fitting + mr ? 1 : (share + fitting - 1) / fitting;
+  // Every group reads all of U. From L3 that costs more than V's share that leaves L2, up to 24 tiles (128 channels at
+  // 64x64: 1.10 ms instead of 1.22); from memory, it is the time (512 channels at 40x40: 50 tiles 5.4 ms, 12
+  // tiles 7.5).
+  const int64_t most = u_bytes > caches().l3 / 2 ? 8 : std::min<int64_t>(caches().l2 * 2 / tile_bytes / mr, 4);
+  const int64_t tiles = std::max(fitting, most * mr);
+  const int64_t groups = share <= tiles + mr ? 1 : (share + tiles - 1) / tiles;
   q.group = std::min(share, round_up((share + groups - 1) / std::max<int64_t>(groups, 1), mr));
   // An odd number of lines keeps the points' planes from falling on one another's cache sets.
   q.v_row = round_up(q.channels, 16) + 16;

@@ -49,8 +49,8 @@ size_t winograd_prepare(WinogradProblem&, int parts);
 // params: WinogradProblem. args: X [N,H,W,C], U packed, bias or null, residual or null, Y, scratch.
 Status winograd_step(const void* params, void* const* args, int part, int parts);
 
-// The m for a map of h x w output pixels, which is all it may depend on; 0: too few tiles for either.
-int winograd_size(int64_t h, int64_t w);
+// The m for a map of h x w output pixels, which with the channels is all it may depend on; 0: too few tiles for either.
+int winograd_size(int64_t h, int64_t w, int64_t channels, int64_t out_channels);
 // U from W [O, I, 3, 3]: panels of the GEMM family with (m+2)² taps.
 GemmPanels winograd_panels(int m, const GemmF32&, int64_t channels, int64_t out_channels);
 void winograd_pack(int m, const GemmF32&, const float* weights, int64_t channels, int64_t out_channels, float* packed);

@@ -175,6 +175,22 @@ def test_winograd_error_is_close_to_direct(size, kernel, rms, most):
     assert np.abs(error).max() < most
 
 
+@pytest.mark.parametrize(("channels", "kernel"), [(256, "6x6"), (264, "4x4")])
+def test_weights_beyond_16_mib_take_the_smaller_winograd_form(channels, kernel):
+    """And the bits do not hang on how many tiles a group has: one part takes other groups than two."""
+    rng = np.random.default_rng(8)
+    x, w, b = tensors(rng, 2, channels, (37, 40), 256, (3, 3))
+    node = node_model("Conv", [x, w, b], constants=(1, 2), pads=[1, 1, 1, 1])
+    one, two = (build(node, threads=t) for t in (1, 2))
+    assert any(kernel in s["kernel"] for s in one.explain({"x0": x}).steps)
+    y = one(x)
+    error = y[:1] - oracle(x[:1], w, b, pads=[1, 1, 1, 1])
+    assert (
+        np.sqrt((error**2).mean()) < 1e-5 and np.abs(error).max() < 1e-4
+    )  # 380,000 values: the largest by F(6) is 7e-5
+    assert np.array_equal(y, two(x)) and np.array_equal(y[1:], two(x[1:]))
+
+
 def test_one_program_takes_both_winograd_forms():
     rng = np.random.default_rng(7)
     w = (rng.standard_normal((24, 20, 3, 3)) / np.sqrt(180)).astype(np.float32)
