@@ -203,15 +203,14 @@ class Conv final : public Op {
   const WinogradF32* winograd(PlanContext& ctx, const Problem& p) const {
     const Geometry& g = p.g;
     if (p.weights.groups != 1 || g.kernel[0] != 1 || g.kernel[1] != 3 || g.kernel[2] != 3) return nullptr;
-    for (int a = 0; a < 3; ++a)
-      if (g.stride[a] != 1 || g.dilation[a] != 1) return nullptr;
+    if (g.stride[0] * g.stride[1] * g.stride[2] != 1 || g.dilation[1] != g.dilation[2]) return nullptr;
     if (g.in[0] != 1 || g.out[0] != 1 || g.pad[0] != 0) return nullptr;
     if (!panels_.constant()) {
       ctx.refuse("winograd: weights are not constant");
       return nullptr;
     }
     const bool channels = p.in.channels >= 16 && p.out.channels >= 16;
-    const int usual = channels ? winograd_size(g.out[1], g.out[2], p.in.channels, p.out.channels) : 0;
+    const int usual = channels ? winograd_size(g.out[1], g.out[2], p.in.channels, p.out.channels, g.dilation[1]) : 0;
     const int m = channels ? choose_winograd(ctx, g, p.in.channels, p.out.channels, usual) : 0;
     if (usual == 0 && m == 0) ctx.refuse("winograd: fewer than 9 tiles or 16 channels");
     return m ? winograd_f32(ctx.isa(), m) : nullptr;
@@ -223,7 +222,7 @@ class Conv final : public Op {
     q.in_h = p.g.in[1], q.in_w = p.g.in[2], q.channels = p.in.channels;
     q.out_h = p.g.out[1], q.out_w = p.g.out[2], q.out_channels = p.out.channels;
     q.x_pixel = p.x_pixel, q.y_pixel = p.y_pixel, q.residual_pixel = p.residual_pixel;
-    q.pad_top = p.g.pad[1], q.pad_left = p.g.pad[2];
+    q.pad_top = p.g.pad[1], q.pad_left = p.g.pad[2], q.dilation = p.g.dilation[1];
     q.has_bias = ctx.has_input(2);
     q.has_residual = ctx.has_input(3);
     q.epilogue = p.epilogue;
