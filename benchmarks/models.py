@@ -4,6 +4,7 @@
 Runtimes take turns in one process (fastinfer.bench), all in float32, and a figure is only given where outputs agree.
 With `--precision bf16` ours and OpenVINO compute in bfloat16; ONNX Runtime, which has none, gives the float32 reference.
 With `--precision int8` all run the suite's quantized files.
+`FASTINFER_ISA=avx2` limits ours; `--peer-isa avx2` limits what of the peers can be limited (PEER_ISAS).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import gc
 import importlib.metadata
 import json
 import math
+import os
 import platform
 import sys
 from collections.abc import Callable
@@ -33,6 +35,11 @@ from fastinfer.cli.doctor import cpu_name
 RESULTS = Path(__file__).parent / "results"
 # A rounding that falls the other way shifts an output by steps: OpenVINO is 0.15 sigma (rms) from ONNX Runtime on MobileNetV2.
 INT8_TOLERANCE = 0.5
+# oneDNN reads this variable when it is loaded: OpenVINO's convolutions and its own code. What is no part of it looks at
+# the CPU itself: 236 GFLOP/s of OpenVINO's fully connected layers on one core whose AVX2 peak is 128 (Zen 5).
+PEER_ISAS = {"sse41": "SSE41", "avx2": "AVX2", "avx512": "AVX512_CORE"}
+PEER_ISA_VARIABLE = "ONEDNN_MAX_CPU_ISA"
+NOT_LIMITED = "ONNX Runtime, and OpenVINO's fully connected layers (MLAS), cannot be limited"
 
 
 @dataclass(frozen=True)
@@ -123,13 +130,15 @@ def write(rows: list[dict[str, Any]], options: argparse.Namespace, mean: float) 
     today = datetime.date.today().isoformat()
     precision = "" if options.precision == "fp32" else f"-{options.precision}"
     kind = "real" if options.real else "models"
-    path = RESULTS / f"{kind}-{today}-{_core.active_isa()}-{options.threads}t{precision}.json"
+    limited = f"-peers-{options.peer_isa}" if options.peer_isa else ""
+    path = RESULTS / f"{kind}-{today}-{_core.active_isa()}-{options.threads}t{precision}{limited}.json"
     names = ("fastinfer", "numpy", "onnx", *("torch" if n == "inductor" else n for n in options.against))
     report = {
         "date": today,
         "cpu": cpu_name(),
         "platform": platform.platform(),
         "isa": _core.active_isa(),
+        **({"peer_isa": options.peer_isa, "peer_isa_note": NOT_LIMITED} if options.peer_isa else {}),
         "threads": options.threads,
         "precision": options.precision,
         "seconds_per_model": options.seconds,
@@ -158,12 +167,13 @@ def arguments(given: list[str]) -> argparse.Namespace:
         default=["onnxruntime", "openvino"],
         help="also inductor, for which the suite's models are compiled once (about a minute each)",
     )
+    parser.add_argument("--peer-isa", choices=list(PEER_ISAS), help=f"limit the peers: {NOT_LIMITED}")
     parser.add_argument("--precision", choices=["fp32", "bf16", "int8"], default="fp32")
     parser.add_argument("--seconds", type=float, default=6.0, help="per model, all runtimes together")
     parser.add_argument("--rounds", type=int, default=3, help="turns that each runtime gets at least")
     parser.add_argument("--profile", type=int, default=0, metavar="N", help="also the N slowest steps of each model")
     parser.add_argument(
-        "--json", action="store_true", help=f"also write {RESULTS.name}/models-<date>-<isa>-<threads>t.json"
+        "--json", action="store_true", help=f"also write {RESULTS.name}/models-<date>-<isa>-<threads>t….json"
     )
     options = parser.parse_args(given)
     known = QUANTIZED if options.precision == "int8" else MODELS
@@ -176,10 +186,14 @@ def arguments(given: list[str]) -> argparse.Namespace:
 
 def main(given: list[str]) -> int:
     options = arguments(given)
+    if options.peer_isa:
+        os.environ[PEER_ISA_VARIABLE] = PEER_ISAS[options.peer_isa]  # before a peer is imported
     chosen = real_models(options.only) if options.real else of_suite(options.only, "inductor" in options.against)
     print(
         f"{cpu_name()}, {_core.active_isa()}, {options.threads} threads, {options.precision}, p50 of interleaved blocks"
     )
+    if options.peer_isa:
+        print(f"peers limited to {options.peer_isa} by {PEER_ISA_VARIABLE}; {NOT_LIMITED}")
     print(header(options.against))
     rows = []
     for subject in chosen:

@@ -166,7 +166,8 @@ def main(given: list[str]) -> int:
     if unknown := [n for n in options.models if n not in MODELS]:
         parser.error(f"no model is called {', '.join(unknown)}; known: {', '.join(MODELS)}")
     ensure([MODELS[n] for n in options.models])
-    peak = _core.measure_peak(options.threads)
+    # The highest of three: one alone was 406 where the next were 464 GFLOP/s.
+    peak = max((_core.measure_peak(options.threads) for _ in range(3)), key=lambda p: p["gflops"])
     if peak["gflops"] < 0.85 * options.threads * _core.measure_peak(1)["gflops"]:
         print("other programs use the cores: the page would be theirs", file=sys.stderr)
         return 1

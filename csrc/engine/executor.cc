@@ -48,8 +48,15 @@ void check_symbols(const std::vector<Port>& ports, const std::vector<Desc>& inpu
   }
 }
 
+// The addresses of a step's operands.
+inline void resolve(const Segment& segment, const Step& step, char* const* bases, void** args) {
+  const Operand* operands = segment.args.data() + step.args;
+  for (int i = 0; i < step.n_args; ++i)
+    args[i] = reinterpret_cast<void*>(reinterpret_cast<intptr_t>(bases[operands[i].base]) + operands[i].offset);
+}
+
 void append(PlanKey& key, const Desc& d) {
-  key.push_back(static_cast<int64_t>(d.dtype) << 32 | d.shape.rank());
+  append_key(key, d.dtype, d.shape.rank());
   key.insert(key.end(), d.shape.begin(), d.shape.end());
 }
 
@@ -205,10 +212,7 @@ void Executor::enter(const Segment& segment, Frame& frame) {
 void Executor::execute(const Segment& segment, Frame& frame) const {
   for (const Step& step : segment.steps) {
     if (frame.args.size() < step.n_args) frame.args.resize(step.n_args);
-    const Operand* operands = segment.args.data() + step.args;
-    for (int i = 0; i < step.n_args; ++i)
-      frame.args[i] =
-          reinterpret_cast<void*>(reinterpret_cast<intptr_t>(frame.bases[operands[i].base]) + operands[i].offset);
+    resolve(segment, step, frame.bases.data(), frame.args.data());
     const void* params = segment.params.data() + step.params;
     const int64_t start = frame.profile ? now_ns() : 0;
     const Status status = step.parts == 1 ? step.fn(params, frame.args.data(), 0, 1)
@@ -319,6 +323,38 @@ std::vector<Tensor> Executor::run(const std::vector<Tensor>& inputs, Profile* pr
     outputs.push_back(std::move(t));
   }
   return outputs;
+}
+
+std::shared_ptr<Segment> Executor::find_whole(const PlanKey& key) {
+  auto found = plans_.find(key);
+  return found && found->end == SegmentEnd::finished ? found : nullptr;
+}
+
+void Executor::run_whole(const Segment& segment, char** bases) {
+  struct Borrowed {
+    ArenaPool& pool;
+    ArenaPool::Arena arena;
+    ~Borrowed() {
+      if (arena.memory) pool.give_back(std::move(arena));
+    }
+  } borrowed{arenas_, {}};
+  if (segment.arena_bytes) {
+    borrowed.arena = arenas_.take(segment.arena_bytes);
+    bases[segment.arena_base] = static_cast<char*>(borrowed.arena.memory.get());
+  }
+  static thread_local std::vector<void*> args;
+  bases[0] = nullptr;
+  const int64_t start = now_ns();
+  for (const Step& step : segment.steps) {
+    if (args.size() < step.n_args) args.resize(step.n_args);
+    resolve(segment, step, bases, args.data());
+    const void* params = segment.params.data() + step.params;
+    const Status status = step.parts == 1 ? step.fn(params, args.data(), 0, 1)
+                                          : run_parts(step.fn, params, args.data(), step.parts, threads_);
+    if (status != Status::ok) [[unlikely]]
+      throw InputError(program_->label(step.node) + ": " + describe(status));
+  }
+  segment.last_ns.store(now_ns() - start, std::memory_order_relaxed);
 }
 
 void Executor::trim() {

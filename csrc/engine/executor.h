@@ -48,6 +48,8 @@ class ArenaPool {
   std::vector<Arena> free_;
 };
 
+inline void append_key(PlanKey& key, DType dtype, int rank) { key.push_back(static_cast<int64_t>(dtype) << 32 | rank); }
+
 // Called now and then from loops that a model itself controls; throws to stop the run (Ctrl-C in an endless Loop).
 extern void (*check_interrupt)();
 
@@ -59,6 +61,11 @@ class Executor {
   std::vector<Tensor> run(const std::vector<Tensor>& inputs, Profile* profile = nullptr) {
     return run(inputs, profile, 0);
   }
+  // The quick way, for callers that hold outputs themselves: a cached plan (key: append_key and the extents, for every
+  // input) that one walk finishes, or null; and that walk. bases: Segment::n_bases of them, inputs from 1 on and the
+  // plan's buffers filled in. Throws what a step reports.
+  std::shared_ptr<Segment> find_whole(const PlanKey& key);
+  void run_whole(const Segment&, char** bases);
   // Plans without running: the first segment for these shapes.
   std::shared_ptr<Segment> plan(const std::vector<Desc>& inputs);
   void trim();

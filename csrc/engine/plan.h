@@ -2,6 +2,7 @@
 // A Program specialised to concrete shapes: a chain of segments, each a flat list of steps over one arena.
 // A segment ends where a value must be known before planning can go on, or where an operator runs eagerly.
 #pragma once
+#include <atomic>
 #include <list>
 #include <memory>
 #include <mutex>
@@ -88,6 +89,8 @@ struct Segment {
   std::vector<int> destinies;       // outputs that already have a buffer
   std::shared_ptr<Segment> parent;  // keeps its memory alive
   PlanCache next{64};
+  // Of Executor::run_whole, the last time; the first run counts as a long one.
+  mutable std::atomic<int64_t> last_ns{int64_t{1} << 62};
 };
 
 // Bases: 0 = absolute addresses, 1..inputs.size() = model inputs, then as segments need them.

@@ -8,7 +8,7 @@ namespace fi {
 namespace {
 
 void plan_fused(PlanContext& ctx, const Node& node) {
-  need_f32(ctx, {0, 1, 2});
+  const DType y = attention_types(ctx, node);
   const Attributes& a = node.attributes;
   const HeadView q = view_heads(ctx.shape(0), parse_head_layout(a.s("q_layout", "BNSH")));
   const HeadView k = view_heads(ctx.shape(1), parse_head_layout(a.s("k_layout", "BNSH")));
@@ -19,14 +19,14 @@ void plan_fused(PlanContext& ctx, const Node& node) {
                                                : Shape{q.batch, q.sequence, q.heads, v.size};
   AttentionStep p;
   bind_heads(p, q, k, v, view_heads(out, layout));
+  bind_types(p, ctx, node);
   p.scale = a.f("scale", 1.f);
   p.softcap = a.f("softcap", 0.f);
   p.zero_empty = a.i("zero_empty", 0) != 0;
   p.causal = a.i("causal", 0) != 0;
   p.offset = p.sk - p.sq;
   if (ctx.has_input(3)) bind_mask(p, ctx.input(3));
-  add_attention(ctx, p,
-                {ctx.in(0), ctx.in(1), ctx.in(2), ctx.in(3), kNoOperand, ctx.output(0, DType::f32, out), kNoOperand});
+  add_attention(ctx, p, {ctx.in(0), ctx.in(1), ctx.in(2), ctx.in(3), kNoOperand, ctx.output(0, y, out), kNoOperand});
 }
 
 // The mask's last axis may be shorter than the keys: those beyond are not seen.

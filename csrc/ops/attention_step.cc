@@ -3,6 +3,8 @@
 
 #include <algorithm>
 
+#include "csrc/ops/bf16.h"
+
 namespace fi {
 
 HeadLayout parse_head_layout(const std::string& name) {
@@ -40,6 +42,27 @@ void need_f32(PlanContext& ctx, std::initializer_list<int> inputs) {
   for (int i : inputs)
     if (ctx.has_input(i) && ctx.dtype(i) != DType::f32)
       ctx.not_native(words("input ", i, " is ", name_of(ctx.dtype(i))));
+}
+
+DType attention_types(PlanContext& ctx, const Node& node) {
+  if (!allows_bf16(node)) need_f32(ctx, {0, 1, 2});
+  for (int i : {0, 1, 2})
+    if (!float_or_bf16(ctx.dtype(i))) ctx.not_native(words("input ", i, " is ", name_of(ctx.dtype(i))));
+  const DType y = output_dtype(node);
+  check_model(y == DType::f32 || allows_bf16(node), "output_dtype is 'bf16' without precision = 'bf16'");
+  return y;
+}
+
+void bind_types(AttentionStep& p, PlanContext& ctx, const Node& node) {
+  p.bf16 = allows_bf16(node);
+  p.q_bf16 = ctx.dtype(0) == DType::bf16;
+  p.k_bf16 = ctx.dtype(1) == DType::bf16;
+  p.v_bf16 = ctx.dtype(2) == DType::bf16;
+  p.o_bf16 = output_dtype(node) == DType::bf16;
+}
+
+AttentionKernel kernel_of(const AttentionStep& p, Isa isa) {
+  return p.bf16 ? select_attention_bf16(isa) : select_attention(isa);
 }
 
 void bind_heads(AttentionStep& p, const HeadView& q, const HeadView& k, const HeadView& v, const HeadView& o) {
@@ -87,7 +110,7 @@ void add_attention(PlanContext& ctx, const AttentionStep& p, const AttentionOper
   const int64_t units = attention_units(p);
   const int parts = static_cast<int>(std::min<int64_t>(ctx.parts_for(flops / 24), units));
   const size_t floats = static_cast<size_t>(attention_scratch(p, parts));
-  const AttentionKernel kernel = select_attention(ctx.isa());
+  const AttentionKernel kernel = kernel_of(p, ctx.isa());
   ctx.step(kernel.name, kernel.run, p,
            {x.q, x.k, x.v, x.mask, x.lengths, x.o, ctx.scratch(floats * sizeof(float)), x.scores}, parts, flops);
 }

@@ -28,6 +28,11 @@ constexpr Operand kNoOperand{0, 0};
 
 // Any of these inputs that is present must be float32, else the operator is not native.
 void need_f32(PlanContext&, std::initializer_list<int> inputs);
+// The same of the inputs 0 to 2, which may also be bfloat16 under precision="bf16"; gives the output's type.
+DType attention_types(PlanContext&, const Node&);
+void bind_types(AttentionStep& step, PlanContext&, const Node&);
+// The kernel for the step's types.
+AttentionKernel kernel_of(const AttentionStep&, Isa);
 // Fills in the extents and strides of `step`, checking that they fit.
 void bind_heads(AttentionStep& step, const HeadView& q, const HeadView& k, const HeadView& v, const HeadView& o);
 // Fills in the mask's; its type must be float32 or bool, its shape broadcastable to [batch, heads, sq, sk].

@@ -53,7 +53,7 @@ int64_t scratch_floats(AttentionStep step, int64_t tokens, int parts) {
 
 // Q, K, V, lengths, mask?
 void plan_packed_attention(PlanContext& ctx, const Node& node) {
-  need_f32(ctx, {0, 1, 2});
+  const DType type = attention_types(ctx, node);
   const Attributes& a = node.attributes;
   const HeadView q = view_heads(ctx.shape(0), parse_head_layout(a.s("q_layout", "BNSH")));
   const HeadView k = view_heads(ctx.shape(1), parse_head_layout(a.s("k_layout", "BNSH")));
@@ -66,6 +66,7 @@ void plan_packed_attention(PlanContext& ctx, const Node& node) {
       layout == HeadLayout::bnsh ? Shape{1, q.heads, q.sequence, v.size} : Shape{1, q.sequence, q.heads, v.size};
   PackedAttention p{};
   bind_heads(p.each, q, k, v, view_heads(out, layout));
+  bind_types(p.each, ctx, node);
   p.each.scale = a.f("scale", 1.f);
   p.each.softcap = a.f("softcap", 0.f);
   p.each.zero_empty = a.i("zero_empty", 0) != 0;
@@ -73,9 +74,9 @@ void plan_packed_attention(PlanContext& ctx, const Node& node) {
   p.sequences = bind_lengths(ctx, 3);
   p.tokens = q.sequence;
   if (ctx.has_input(4)) bind_packed_mask(p, ctx.input(4), a.s("mask_form"));
-  const Operand y = ctx.output(0, DType::f32, out);
+  const Operand y = ctx.output(0, type, out);
   if (out.elements() == 0) return;
-  const AttentionKernel kernel = select_attention(ctx.isa());
+  const AttentionKernel kernel = kernel_of(p.each, ctx.isa());
   p.run = kernel.run;
   // As if all sequences were equally long.
   const double mean = static_cast<double>(p.tokens) / static_cast<double>(std::max<int64_t>(p.sequences, 1));

@@ -10,6 +10,7 @@
 #include "csrc/ops/conv_choice.h"
 #include "csrc/ops/copy_step.h"
 #include "csrc/ops/gemm_split.h"
+#include "kernels/conv/conv_rows.h"
 #include "kernels/depthwise/depthwise.h"
 #include "kernels/winograd/winograd.h"
 
@@ -94,6 +95,7 @@ class Conv final : public Op {
  public:
   Conv(BuildContext& b, const Epilogue& epilogue) : attributes_(b.node), epilogue_(epilogue), gemm_(&gemm_f32(b.isa)) {
     channels_last_ = b.node.attributes.i("channels_last", 0) != 0;
+    x_channels_last_ = channels_last_ && b.node.attributes.i("x_channels_first", 0) == 0;
     groups_ = b.node.attributes.i("group", 1);
     check_model(groups_ >= 1, "group ", groups_, " is not positive");
     const Desc* d = b.constant_desc(1);
@@ -123,7 +125,7 @@ class Conv final : public Op {
       plan_pointwise(ctx, p);
     else if (const WinogradF32* kernel = winograd(ctx, p))
       plan_winograd(ctx, p, *kernel);
-    else
+    else if (!plan_rows(ctx, p))
       plan_indirect(ctx, p);
     out.finish(ctx);
   }
@@ -149,7 +151,7 @@ class Conv final : public Op {
 
   Problem problem(PlanContext& ctx) const {
     Problem p;
-    p.in = image_of(ctx.shape(0), channels_last_);
+    p.in = image_of(ctx.shape(0), x_channels_last_);
     const Shape& w = ctx.shape(1);
     check(w.rank() == p.in.spatial + 2, "weight ", w, " does not fit an input of rank ", ctx.shape(0).rank());
     p.weights = conv_weights(w, groups_, false, attributes_, gemm_->nr);
@@ -159,12 +161,13 @@ class Conv final : public Op {
           " in ", groups_, " groups needs ", w[1] * groups_);
     p.g = geometry_of(attributes_, p.in, std::vector<int64_t>(w.begin() + 2, w.end()));
     p.out = output_image(p.g, p.in, w[0]);
+    p.out.channels_last = channels_last_;
     p.epilogue = epilogue_;
     // Only the depthwise kernels want dense pixels.
     const bool rows = channels_last_ && !is_depthwise(p.weights);
     p.x_pixel = p.in.channels;
     p.residual_pixel = p.out.channels;
-    p.x = rows ? ctx.in_rows(0, p.x_pixel) : ctx.in(0);
+    p.x = rows && x_channels_last_ ? ctx.in_rows(0, p.x_pixel) : ctx.in(0);
     p.bias = ctx.in(2);
     check(!ctx.has_input(2) || ctx.shape(2) == Shape{w[0]}, "bias is ", ctx.has_input(2) ? ctx.shape(2) : Shape{},
           ", needed ", Shape{w[0]});
@@ -200,15 +203,14 @@ class Conv final : public Op {
   const WinogradF32* winograd(PlanContext& ctx, const Problem& p) const {
     const Geometry& g = p.g;
     if (p.weights.groups != 1 || g.kernel[0] != 1 || g.kernel[1] != 3 || g.kernel[2] != 3) return nullptr;
-    for (int a = 0; a < 3; ++a)
-      if (g.stride[a] != 1 || g.dilation[a] != 1) return nullptr;
+    if (g.stride[0] * g.stride[1] * g.stride[2] != 1 || g.dilation[1] != g.dilation[2]) return nullptr;
     if (g.in[0] != 1 || g.out[0] != 1 || g.pad[0] != 0) return nullptr;
     if (!panels_.constant()) {
       ctx.refuse("winograd: weights are not constant");
       return nullptr;
     }
     const bool channels = p.in.channels >= 16 && p.out.channels >= 16;
-    const int usual = channels ? winograd_size(g.out[1], g.out[2]) : 0;
+    const int usual = channels ? winograd_size(g.out[1], g.out[2], p.in.channels, p.out.channels, g.dilation[1]) : 0;
     const int m = channels ? choose_winograd(ctx, g, p.in.channels, p.out.channels, usual) : 0;
     if (usual == 0 && m == 0) ctx.refuse("winograd: fewer than 9 tiles or 16 channels");
     return m ? winograd_f32(ctx.isa(), m) : nullptr;
@@ -220,7 +222,7 @@ class Conv final : public Op {
     q.in_h = p.g.in[1], q.in_w = p.g.in[2], q.channels = p.in.channels;
     q.out_h = p.g.out[1], q.out_w = p.g.out[2], q.out_channels = p.out.channels;
     q.x_pixel = p.x_pixel, q.y_pixel = p.y_pixel, q.residual_pixel = p.residual_pixel;
-    q.pad_top = p.g.pad[1], q.pad_left = p.g.pad[2];
+    q.pad_top = p.g.pad[1], q.pad_left = p.g.pad[2], q.dilation = p.g.dilation[1];
     q.has_bias = ctx.has_input(2);
     q.has_residual = ctx.has_input(3);
     q.epilogue = p.epilogue;
@@ -245,6 +247,31 @@ class Conv final : public Op {
       winograd_pack(m, *gemm_, static_cast<const float*>(dense.get()), in, out, static_cast<float*>(t.packed.get()));
     });
     return static_cast<const float*>(t.packed.get());
+  }
+
+  // Stems and convolutions to few channels; false if this is neither.
+  bool plan_rows(PlanContext& ctx, const Problem& p) const {
+    ConvRows s;
+    s.stem = p.few_channels() && conv_rows_stem(p.g, p.in.channels, p.out.channels);
+    if (!s.stem && (p.weights.groups != 1 || !conv_rows_narrow(p.g, p.in.channels, p.out.channels, *gemm_)))
+      return false;
+    s.g = p.g;
+    s.batch = p.in.batch;
+    s.in_channels = p.in.channels;
+    s.out_channels = p.out.channels;
+    const bool planes = s.stem && !p.in.channels_last;
+    s.x_channel = planes ? p.in.pixels() : 1;
+    s.x_pixel = planes ? 1 : p.x_pixel;
+    s.y_pixel = p.y_pixel;
+    s.residual_pixel = p.residual_pixel;
+    s.kernel = gemm_;
+    s.epilogue = p.epilogue;
+    const Operand x = planes ? p.x : channels_last_form(ctx, p.in, p.x, DType::f32);
+    const Operand w = panels_.operand(ctx, 1, p.weights);
+    const int parts = ctx.parts_for(conv_rows_prepare(s));
+    ctx.step(indirect_name(*s.kernel), conv_rows_step, s,
+             {x, w, p.bias, p.residual, p.y, ctx.scratch(conv_rows_scratch(s, parts))}, parts, 2 * p.macs());
+    return true;
   }
 
   void plan_indirect(PlanContext& ctx, const Problem& p) const {
@@ -318,7 +345,7 @@ class Conv final : public Op {
 
   WindowAttributes attributes_;
   Epilogue epilogue_;
-  bool channels_last_ = false;
+  bool channels_last_ = false, x_channels_last_ = false;  // Y and the residual; X
   int64_t groups_ = 1;
   ConvPanels panels_;
   const void* depthwise_ = nullptr;

@@ -27,8 +27,10 @@ class ConvBF16Op final : public Op {
         epilogue_(read_epilogue(b.node.attributes)),
         y_(output_dtype(b.node)),
         channels_last_(b.node.attributes.i("channels_last", 0) != 0),
+        x_channels_last_(channels_last_ && b.node.attributes.i("x_channels_first", 0) == 0),
         groups_(b.node.attributes.i("group", 1)),
         w_(w),
+        interleave_(gemm_f32(b.isa).interleave),
         kernel_(gemm_bf16(b.isa)) {
     const ConvWeights weights = conv_weights(w, groups_, false, attributes_, kBF16Panel);
     winograd_ = fits_winograd(weights, w.rank());
@@ -75,13 +77,14 @@ class ConvBF16Op final : public Op {
 
   Problem problem(PlanContext& ctx) const {
     Problem p;
-    p.in = image_of(ctx.shape(0), channels_last_);
+    p.in = image_of(ctx.shape(0), x_channels_last_);
     check(w_.rank() == p.in.spatial + 2, "weight ", w_, " does not fit input ", ctx.shape(0));
     p.weights = conv_weights(w_, groups_, false, attributes_, kBF16Panel);
     check(p.in.channels == w_[1] * groups_, "input ", ctx.shape(0), " has ", p.in.channels, " channels, weight ", w_,
           " in ", groups_, " groups needs ", w_[1] * groups_);
     p.g = geometry_of(attributes_, p.in, std::vector<int64_t>(w_.begin() + 2, w_.end()));
     p.out = output_image(p.g, p.in, w_[0]);
+    p.out.channels_last = channels_last_;
     check(!ctx.has_input(2) || (ctx.shape(2) == Shape{w_[0]} && ctx.dtype(2) == DType::f32), "bias is ",
           ctx.has_input(2) ? ctx.shape(2) : Shape{}, ", needed float32 ", Shape{w_[0]});
     check(!ctx.has_input(3) || (ctx.shape(3) == p.out.shape() && float_or_bf16(ctx.dtype(3))),
@@ -159,7 +162,7 @@ class ConvBF16Op final : public Op {
     pad.from_channel = p.in.channels_last ? 1 : p.in.pixels();
     pad.from_pixel = p.in.channels_last ? p.in.channels : 1;
     const Operand copy = ctx.scratch(static_cast<size_t>(pad.floats()) * 2);
-    ctx.step("conv_pad_bf16", conv_pad_bf16_step, ConvPadBF16{pad, &kernel_, ctx.dtype(0) == DType::bf16},
+    ctx.step("conv_pad_bf16", conv_pad_bf16_step, ConvPadBF16{pad, &kernel_, interleave_, ctx.dtype(0) == DType::bf16},
              {ctx.in(0), copy}, ctx.parts_for(static_cast<double>(pad.floats()) / 4));
     s.k = p.g.kernel[2] * p.in.channels;
     s.g.kernel[2] = 1;
@@ -234,9 +237,10 @@ class ConvBF16Op final : public Op {
   WindowAttributes attributes_;
   Epilogue epilogue_;
   DType y_;
-  bool channels_last_, merged_ = false;
+  bool channels_last_, x_channels_last_, merged_ = false;
   int64_t groups_;
   Shape w_;
+  decltype(GemmF32::interleave) interleave_;
   const GemmBF16& kernel_;
   bool winograd_ = false;
   const void* packed_ = nullptr;
@@ -249,7 +253,9 @@ std::unique_ptr<Op> make_conv_of_precision(BuildContext& b) {
   const int64_t groups = b.node.attributes.i("group", 1);
   if (!allows_bf16(b.node) || !w || w->dtype != DType::f32 || w->shape.rank() < 3 || w->shape.rank() > 5 || groups < 1)
     return make_conv(b);
-  if (groups > 1 && w->shape[1] == 1 && w->shape[0] == groups) return make_depthwise_bf16(b, w->shape);
+  const bool depthwise = groups > 1 && w->shape[1] == 1 && w->shape[0] == groups;
+  if (depthwise && b.node.attributes.i("x_channels_first", 0) != 0) return make_conv(b);  // X and Y in two layouts
+  if (depthwise) return make_depthwise_bf16(b, w->shape);
   if (groups > 1 && w->shape[1] < 4) return make_conv(b);
   return std::make_unique<ConvBF16Op>(b, w->shape);
 }

@@ -14,8 +14,9 @@ inline int choose_winograd(PlanContext& ctx, const Geometry& g, int64_t in, int6
   static constexpr int kSizes[] = {0, 4, 6};
   if (!ctx.tuning()) return usual;
   const size_t n = winograd_f32(ctx.isa(), 6) ? 3 : 2;
-  const std::string problem = words("convolution f32 3x3 ", g.in[1], "x", g.in[2], "x", in, " ", g.out[1], "x",
-                                    g.out[2], "x", out, " pad ", g.pad[1], ",", g.pad[2]);
+  const std::string problem =
+      words("convolution f32 3x3 ", g.in[1], "x", g.in[2], "x", in, " ", g.out[1], "x", g.out[2], "x", out, " pad ",
+            g.pad[1], ",", g.pad[2], g.dilation[1] > 1 ? words(" dilation ", g.dilation[1]) : std::string());
   return kSizes[ctx.choose(problem, {kCandidates, n}, usual == 0 ? 0 : usual == 4 ? 1 : 2)];
 }
 

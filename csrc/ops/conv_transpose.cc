@@ -6,6 +6,7 @@
 #include "csrc/ops/bf16.h"
 #include "csrc/ops/conv.h"
 #include "kernels/conv/conv_bf16.h"
+#include "kernels/conv/conv_rows.h"
 
 namespace fi {
 namespace {
@@ -63,9 +64,13 @@ class ConvTranspose final : public Op {
     const Operand x =
         channels_last_ ? ctx.in_rows(0, s.pixel_floats) : channels_last_form(ctx, in, ctx.in(0), DType::f32);
     const Operand packed = panels_.operand(ctx, 1, w);
-    const int parts = ctx.parts_for(conv_f32_prepare(s));
     const double macs =
         static_cast<double>(in.batch * in.pixels() * out_channels) * static_cast<double>(s.g.taps() * w.in_per_group);
+    if (groups_ == 1 && conv_rows_blocks(s.g, in.channels, out_channels)) {
+      plan_blocks(ctx, s, x, packed, out.y, 2 * macs);
+      return out.finish(ctx);
+    }
+    const int parts = ctx.parts_for(conv_f32_prepare(s));
     ctx.step("conv_transpose_f32", conv_f32_step, s,
              {x, packed, ctx.in(2), ctx.address(nullptr), out.y, ctx.scratch(conv_f32_scratch(s, parts))}, parts,
              2 * macs);
@@ -73,6 +78,22 @@ class ConvTranspose final : public Op {
   }
 
  private:
+  static void plan_blocks(PlanContext& ctx, const ConvF32& f32, Operand x, Operand w, Operand y, double flops) {
+    ConvRows s;
+    s.g = f32.g;
+    s.blocks = true;
+    s.batch = f32.batch;
+    s.in_channels = f32.in_channels;
+    s.out_channels = f32.out_channels;
+    s.x_pixel = f32.pixel_floats;
+    s.y_pixel = f32.y_pixel;
+    s.kernel = f32.kernel;
+    s.epilogue = f32.epilogue;
+    const int parts = ctx.parts_for(conv_rows_prepare(s));
+    ctx.step("conv_transpose_f32", conv_rows_step, s,
+             {x, w, ctx.in(2), ctx.address(nullptr), y, ctx.scratch(conv_rows_scratch(s, parts))}, parts, flops);
+  }
+
   void pack_bf16(BuildContext& b, const ConvWeights& w) {
     Packing packing;
     packing.layout = words("conv_transpose_bf16_g", w.groups);

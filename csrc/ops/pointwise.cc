@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // fastinfer::Pointwise, and the planning that elementwise operators share with it.
+#include <array>
+#include <mutex>
 #include <numeric>
 
 #include "csrc/ops/pointwise_step.h"
+#include "kernels/lookup/lookup.h"
 
 namespace fi {
 namespace {
@@ -94,11 +97,77 @@ class Pointwise final : public Op {
     program_.finish();
     check_model(type_ == DType::f32 || is_byte(type_), "output_type is ", name_of(type_));
     std::iota(which_.begin(), which_.end(), 0);
+    find_single(ctx);
   }
 
-  void plan(PlanContext& ctx) const override { plan_pointwise(ctx, node_, program_, which_, type_, true); }
+  void plan(PlanContext& ctx) const override {
+    if (single_ >= 0 && is_byte(ctx.dtype(single_)) && ctx.shape(single_).rank() >= rank_)
+      plan_lookup(ctx);
+    else
+      plan_pointwise(ctx, node_, program_, which_, type_, true);
+  }
 
  private:
+  // A function of one input to bytes, all others being single constants: of a byte it is a table.
+  void find_single(BuildContext& ctx) {
+    if (!is_byte(type_) || program_.output_is_bool.size() != 1 || program_.output_is_bool[0]) return;
+    int found = -1;
+    for (int i = 0; i < ctx.n_inputs(); ++i) {
+      const Desc* d = ctx.constant_desc(i);
+      if (d && d->dtype == DType::f32 && d->elements() == 1) {
+        rank_ = std::max(rank_, d->shape.rank());
+      } else if (d || found >= 0 || program_.input_is_bool[static_cast<size_t>(i)]) {
+        return;
+      } else {
+        found = i;
+      }
+    }
+    if (found < 0) return;
+    single_ = found;
+    for (int i = 0; i < ctx.n_inputs(); ++i) numbers_.push_back(i == found ? 0 : *ctx.constant(i)->as<float>());
+  }
+
+  void plan_lookup(PlanContext& ctx) const {
+    const Shape& shape = ctx.shape(single_);
+    std::call_once(once_, [&] { make_table(ctx.isa(), tile_type(ctx, ctx.dtype(single_), false, false)); });
+    LookupStep p;
+    p.columns = shape.rank() ? shape.back() : 1;
+    const Operand x = ctx.in_rows(single_, p.x_row), y = ctx.output_rows(0, type_, shape, p.y_row);
+    if (shape.elements() == 0) return;
+    p.rows = shape.elements() / p.columns;
+    const LookupKernel kernel = select_lookup(ctx.isa());
+    ctx.step(kernel.name, kernel.run, p, {x, ctx.address(table_.data()), y},
+             ctx.parts_for(static_cast<double>(shape.elements()) / 8));
+  }
+
+  // The program itself, over all bytes.
+  void make_table(Isa isa, TileType type) const {
+    const std::array<Shape, kTileInputs> shapes = [&] {
+      std::array<Shape, kTileInputs> out;
+      out[static_cast<size_t>(single_)] = Shape{256};
+      return out;
+    }();
+    PointwiseParamsFor<kTileInputs> p;
+    p.program = &program_.program;
+    std::array<uint8_t, 256> bytes;
+    std::iota(bytes.begin(), bytes.end(), uint8_t{0});
+    void* args[kTileInputs + 1];
+    size_t n = 0;
+    for (; n < numbers_.size(); ++n) {
+      const bool single = static_cast<int>(n) == single_;
+      p.in_type[n] = single ? type : TileType::f32;
+      args[n] = single ? static_cast<void*>(bytes.data()) : const_cast<float*>(&numbers_[n]);
+    }
+    p.out_type[0] = type_ == DType::u8 ? TileType::u8 : TileType::s8;
+    args[n] = table_.data();
+    bind_walk(p, p.strides[0], walk_over(Shape{256}, std::span<const Shape>(shapes.data(), n)));
+    select_pointwise(isa).run(&p, args, 0, 1);
+  }
+
+  int single_ = -1, rank_ = 0;
+  std::vector<float> numbers_;
+  mutable std::once_flag once_;
+  mutable std::array<uint8_t, 256> table_;
   const Node& node_;
   TileProgramBuilder program_;
   std::vector<int> which_;

@@ -14,7 +14,7 @@ namespace fi {
 
 namespace {
 
-enum class Family { attention, rotary };
+enum class Family { attention, attention_bf16, rotary };
 struct Row {
   Isa isa;
   Family family;
@@ -36,6 +36,7 @@ AttentionKernel select(Isa isa, Family family) {
 }  // namespace
 
 AttentionKernel select_attention(Isa isa) { return select(isa, Family::attention); }
+AttentionKernel select_attention_bf16(Isa isa) { return select(isa, Family::attention_bf16); }
 AttentionKernel select_rotary(Isa isa) { return select(isa, Family::rotary); }
 
 int64_t attention_units(const AttentionStep& p) {

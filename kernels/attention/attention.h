@@ -7,6 +7,9 @@
 // Keys of row i: j < length[b]; j <= i + offset (causal), i + offset − left <= j <= i + offset + right (windows).
 // Keys pass by in blocks of kAttentionKeys from key 0 with a running maximum, so the order of every sum depends on the
 // extents of one sample only: not on the batch, the parts or the threads.
+//
+// bfloat16 (AttentionStep::bf16): Q, K, V and exp(S − maximum) are rounded to bfloat16 before they are multiplied;
+// sums, the softmax and its denominator are float32.
 #pragma once
 #include <cstdint>
 
@@ -45,6 +48,8 @@ struct AttentionStep {
   bool offset_by_length = false;  // the offset of a sample is length − sq
   int64_t offset = 0;             // of the query positions against the key positions
   int64_t left = -1, right = -1;  // window, -1: open
+  bool bf16 = false;              // select_attention_bf16; these then say what is bfloat16 in memory, in place of float
+  bool q_bf16 = false, k_bf16 = false, v_bf16 = false, o_bf16 = false;
   // Dense output [batch, heads, sq, sk] of the scores at one stage.
   AttentionScores scores = AttentionScores::none;
 };
@@ -55,6 +60,7 @@ struct AttentionKernel {
   StepFn run;
 };
 AttentionKernel select_attention(Isa);
+AttentionKernel select_attention_bf16(Isa);  // for steps with bf16 set and without scores
 // Pieces of work that parts are cut from.
 int64_t attention_units(const AttentionStep&);
 // Floats of scratch that `parts` parts need.
@@ -65,7 +71,7 @@ double attention_flops(const AttentionStep&);
 
 // Each row on its own: few rows, or the scores are wanted.
 static inline bool attention_by_rows(const AttentionStep& p) {
-  return p.heads / p.kv_heads * p.sq <= kAttentionSingle || p.scores != AttentionScores::none;
+  return !p.bf16 && (p.heads / p.kv_heads * p.sq <= kAttentionSingle || p.scores != AttentionScores::none);
 }
 
 // Query rows of one key head in blocks, cut at multiples of 16 rows and as even as possible.
@@ -84,7 +90,7 @@ static inline int64_t attention_row(const AttentionRows& r, int64_t block) {
 // One part's scratch: offsets in floats, multiples of 16.
 struct AttentionScratch {
   static constexpr int64_t kStageWidth = kAttentionKeys + 16;  // no power of two: 16 rows fall into different L1 sets
-  int64_t query, scores, mask, stage, output, rows, size;
+  int64_t query, scores, mask, stage, output, rows, key, value, size;
 };
 static inline AttentionScratch attention_layout(const AttentionStep& p) {
   const bool single = attention_by_rows(p);
@@ -96,7 +102,10 @@ static inline AttentionScratch attention_layout(const AttentionStep& p) {
   s.stage = s.mask + (single || p.mask == AttentionMask::none ? 0 : kAttentionKeys * lanes);
   s.output = s.stage + (single ? 0 : AttentionScratch::kStageWidth * lanes);
   s.rows = s.output + (p.dv + 15) / 16 * 16 * lanes;
-  s.size = s.rows + 5 * kAttentionRows;
+  s.key = s.rows + 5 * kAttentionRows;
+  // A block of keys, and of values, in pairs.
+  s.value = s.key + (p.bf16 ? kAttentionKeys * ((p.d + 1) / 2) : 0);
+  s.size = s.value + (p.bf16 ? kAttentionKeys / 2 * ((p.dv + 15) / 16 * 16) : 0);
   return s;
 }
 

@@ -31,7 +31,7 @@ Status attention_f32(const void* params, void* const* args, int part, int parts)
       const int64_t begin = b * kAttentionSingle, end = begin + kAttentionSingle;
       attention_single(head, scratch, begin, end < rows.rows ? end : rows.rows);
     } else {
-      QueryBlock(head, scratch, attention_row(rows, b), attention_row(rows, b + 1)).run();
+      QueryBlock<FloatForm, float>(head, scratch, attention_row(rows, b), attention_row(rows, b + 1)).run();
     }
   }
   return Status::ok;

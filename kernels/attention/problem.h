@@ -6,6 +6,18 @@
 
 namespace fi::FI_ISA {
 
+// Element i of an array of floats, or of bfloat16 (to be read as such).
+FI_INLINE const float* element(const void* x, int64_t i, bool bf16) {
+  return reinterpret_cast<const float*>(static_cast<const char*>(x) + i * (bf16 ? 2 : 4));
+}
+
+FI_INLINE float widened(uint16_t x) {
+  const uint32_t bits = static_cast<uint32_t>(x) << 16;
+  float y;
+  std::memcpy(&y, &bits, sizeof y);
+  return y;
+}
+
 // One key head of one sample. Row r is query r % sq of head r / sq of the group.
 struct KeyHead {
   const AttentionStep& p;
@@ -17,9 +29,9 @@ struct KeyHead {
 
   KeyHead(const AttentionStep& p, void* const* args, int64_t index)
       : p(p), batch(index / p.kv_heads), head(index % p.kv_heads), group(p.heads / p.kv_heads) {
-    q = static_cast<const float*>(args[0]) + batch * p.q.b + head * group * p.q.h;
-    k = static_cast<const float*>(args[1]) + batch * p.k.b + head * p.k.h;
-    v = static_cast<const float*>(args[2]) + batch * p.v.b + head * p.v.h;
+    q = element(args[0], batch * p.q.b + head * group * p.q.h, p.q_bf16);
+    k = element(args[1], batch * p.k.b + head * p.k.h, p.k_bf16);
+    v = element(args[2], batch * p.v.b + head * p.v.h, p.v_bf16);
     mask = args[3];
     length = p.visible;
     offset = p.offset;
@@ -28,12 +40,14 @@ struct KeyHead {
       if (p.offset_by_length) offset = given - p.sq;
       length = given < 0 ? 0 : given < p.visible ? given : p.visible;
     }
-    o = static_cast<float*>(args[5]) + batch * p.o.b + head * group * p.o.h;
+    o = const_cast<float*>(element(args[5], batch * p.o.b + head * group * p.o.h, p.o_bf16));
     scores = static_cast<float*>(args[7]);
     if (scores) scores += (batch * p.heads + head * group) * p.sq * p.sk;
   }
-  const float* query(int64_t row) const { return q + row / p.sq * p.q.h + row % p.sq * p.q.s; }
-  float* output(int64_t row) const { return o + row / p.sq * p.o.h + row % p.sq * p.o.s; }
+  const float* query(int64_t row) const { return element(q, row / p.sq * p.q.h + row % p.sq * p.q.s, p.q_bf16); }
+  float* output(int64_t row) const {
+    return const_cast<float*>(element(o, row / p.sq * p.o.h + row % p.sq * p.o.s, p.o_bf16));
+  }
   int64_t mask_start(int64_t row) const {
     return batch * p.mask_at.b + (head * group + row / p.sq) * p.mask_at.h + row % p.sq * p.mask_at.s;
   }

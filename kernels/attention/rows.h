@@ -99,7 +99,8 @@ class SingleRow {
       }
       return;
     }
-    product({query_, 0, 1, head_->k + k0, p().k.e, p().d}, StoreOutput{scores_, 0, nullptr, &kOne, &scores_}, 1, n);
+    product({query_, 0, 1, head_->k + k0, p().k.e, p().d}, StoreOutput<float>{scores_, 0, nullptr, &kOne, &scores_}, 1,
+            n);
   }
 
   void stage(AttentionScores which, int64_t k0, int64_t n, float factor) {

@@ -38,10 +38,14 @@ EDGES = [
 ]
 
 
-def _attention(batch: int, heads: int, key_heads: int, rows: int, keys: int, size: int, causal: bool) -> Case:
+def _attention(
+    batch: int, heads: int, key_heads: int, rows: int, keys: int, size: int, causal: bool, **attributes: object
+) -> Case:
     q, kv = T((batch, rows, heads, size)), T((batch, keys, key_heads, size))
     layouts = {f"{x}_layout": "BSNH" for x in "qkvo"}
-    return Case("Attention", (q, kv, kv), {**layouts, "scale": size**-0.5, "causal": int(causal)}, "fastinfer")
+    return Case(
+        "Attention", (q, kv, kv), {**layouts, "scale": size**-0.5, "causal": int(causal), **attributes}, "fastinfer"
+    )
 
 
 def _rotary(batch: int, heads: int, positions: int, size: int) -> Case:
@@ -50,4 +54,8 @@ def _rotary(batch: int, heads: int, positions: int, size: int) -> Case:
 
 
 # What benchmarks/kernels.py times.
-CASES = {**{name: _attention(*shape) for name, shape in MODELS.items()}, "rotary_llama_128": _rotary(1, 32, 128, 128)}
+CASES = {
+    **{name: _attention(*shape) for name, shape in MODELS.items()},
+    **{f"bf16_{name}": _attention(*shape, precision="bf16") for name, shape in MODELS.items()},
+    "rotary_llama_128": _rotary(1, 32, 128, 128),
+}

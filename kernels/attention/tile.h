@@ -17,6 +17,16 @@ constexpr int tile_rows(int nv) {
   return nv == 2 ? 4 : 8;
 }
 
+// What is multiplied: floats; Pairs in blocks_bf16.h. A is one element for all lanes, B one of each lane.
+struct Floats {
+  using A = VF;
+  using B = VF;
+  FI_INLINE VF all(const float* p) { return set1(*p); }
+  FI_INLINE VF each(const float* p) { return load(p); }
+  FI_INLINE VF each(const float* p, int n) { return load(p, n); }
+  FI_INLINE VF add(VF sum, VF a, VF b) { return fma(a, b, sum); }
+};
+
 struct Operands {
   const float* a;
   int64_t a_row, a_k;
@@ -30,13 +40,23 @@ struct StoreScores {
   float* c;
   int64_t ldc;
 };
+struct StoreScaled {
+  float* c;
+  int64_t ldc;
+  float scale;
+};
+template <class T>  // float, or uint16_t for bfloat16
 struct StoreOutput {
   float* sums;  // [rows][ld]
   int64_t ld;
   const float* keep;  // [rows]: factor of the sums so far, null: there are none
   const float* last;  // [rows]: factor at the end, null: this is not the end
-  float* const* out;  // [rows], at the end
+  T* const* out;      // [rows], at the end
 };
+FI_INLINE void store_as(float* p, VF v) { store(p, v); }
+FI_INLINE void store_as(float* p, VF v, int n) { store(p, v, n); }
+FI_INLINE void store_as(uint16_t* p, VF v) { store_bf16(p, v); }
+FI_INLINE void store_as(uint16_t* p, VF v, int n) { store_bf16(p, v, n); }
 
 template <int NV>
 FI_INLINE VF load_at(const float* p, int j, int tail) {
@@ -54,73 +74,86 @@ FI_INLINE void finish(const StoreScores& s, const VF (&acc)[MR][NV], int64_t m, 
   }
 }
 template <int MR, int NV>
-FI_INLINE void start(const StoreOutput& s, VF (&acc)[MR][NV], int64_t m, int64_t n, int) {
+FI_INLINE void start(const StoreScaled&, VF (&acc)[MR][NV], int64_t, int64_t, int) {
+  start(StoreScores{}, acc, 0, 0, 0);
+}
+template <int MR, int NV>
+FI_INLINE void finish(const StoreScaled& s, VF (&acc)[MR][NV], int64_t m, int64_t n, int tail) {
+  const VF f = set1(s.scale);
+  FI_UNROLL for (int r = 0; r < MR; ++r) { FI_UNROLL for (int j = 0; j < NV; ++j) acc[r][j] = acc[r][j] * f; }
+  finish(StoreScores{s.c, s.ldc}, acc, m, n, tail);
+}
+template <int MR, int NV, class T>
+FI_INLINE void start(const StoreOutput<T>& s, VF (&acc)[MR][NV], int64_t m, int64_t n, int) {
   if (!s.keep) return start(StoreScores{}, acc, m, n, 0);
   FI_UNROLL for (int r = 0; r < MR; ++r) {
     const VF f = set1(s.keep[m + r]);
     FI_UNROLL for (int j = 0; j < NV; ++j) acc[r][j] = load(s.sums + (m + r) * s.ld + n + j * VF::W) * f;
   }
 }
-template <int MR, int NV>
-FI_INLINE void finish(const StoreOutput& s, const VF (&acc)[MR][NV], int64_t m, int64_t n, int tail) {
+template <int MR, int NV, class T>
+FI_INLINE void finish(const StoreOutput<T>& s, const VF (&acc)[MR][NV], int64_t m, int64_t n, int tail) {
   if (!s.last) return finish(StoreScores{s.sums, s.ld}, acc, m, n, tail);
   FI_UNROLL for (int r = 0; r < MR; ++r) {
     const VF f = set1(s.last[m + r]);
-    float* y = s.out[m + r] + n;
+    T* y = s.out[m + r] + n;
     FI_UNROLL for (int j = 0; j < NV; ++j) {
       const VF v = acc[r][j] * f;
       if (j == NV - 1 && tail < VF::W)
-        store(y + j * VF::W, v, tail);
+        store_as(y + j * VF::W, v, tail);
       else
-        store(y + j * VF::W, v);
+        store_as(y + j * VF::W, v);
     }
   }
 }
 
 // kPartial: the last vector of B has `tail` lanes.
-template <int MR, int NV, bool kPartial, class Store>
+template <class Mul, int MR, int NV, bool kPartial, class Store>
 static void tile(const Operands& x, const Store& s, int64_t m, int64_t n, int tail) {
   VF acc[MR][NV];
   start(s, acc, m, n, tail);
   const float *a = x.a + m * x.a_row, *b = x.b + n;
   const int64_t row = x.a_row;
   for (int64_t k = 0; k < x.k; ++k, a += x.a_k, b += x.ldb) {
-    VF bv[NV];
-    FI_UNROLL for (int j = 0; j < NV; ++j) bv[j] = kPartial ? load_at<NV>(b, j, tail) : load(b + j * VF::W);
+    typename Mul::B bv[NV];
+    FI_UNROLL for (int j = 0; j < NV; ++j) {
+      const bool part = kPartial && j == NV - 1 && tail < VF::W;
+      bv[j] = part ? Mul::each(b + j * VF::W, tail) : Mul::each(b + j * VF::W);
+    }
     FI_UNROLL for (int r = 0; r < MR; ++r) {
-      const VF av = set1(a[r * row]);
-      FI_UNROLL for (int j = 0; j < NV; ++j) acc[r][j] = fma(av, bv[j], acc[r][j]);
+      const typename Mul::A av = Mul::all(a + r * row);
+      FI_UNROLL for (int j = 0; j < NV; ++j) acc[r][j] = Mul::add(acc[r][j], av, bv[j]);
     }
   }
   finish(s, acc, m, n, tail);
 }
 
-template <int MR, int NV, bool kPartial, class Store>
+template <class Mul, int MR, int NV, bool kPartial, class Store>
 FI_INLINE void tile_column(const Operands& x, const Store& s, int64_t m, int64_t rows, int64_t n, int tail) {
-  for (; m + MR <= rows; m += MR) tile<MR, NV, kPartial>(x, s, m, n, tail);
+  for (; m + MR <= rows; m += MR) tile<Mul, MR, NV, kPartial>(x, s, m, n, tail);
   constexpr int kLess = MR > 8 ? 8 : MR > 4 ? 4 : MR / 2;
   if constexpr (MR > 1) {
-    if (m < rows) tile_column<kLess, NV, kPartial>(x, s, m, rows, n, tail);
+    if (m < rows) tile_column<Mul, kLess, NV, kPartial>(x, s, m, rows, n, tail);
   }
 }
 
-template <int NV, class Store>
+template <class Mul, int NV, class Store>
 static void tile_columns(const Operands& x, const Store& s, int64_t rows, int64_t n, int64_t vectors, int tail) {
   if constexpr (NV > 1) {
-    if (vectors < NV) return tile_columns<NV - 1>(x, s, rows, n, vectors, tail);
+    if (vectors < NV) return tile_columns<Mul, NV - 1>(x, s, rows, n, vectors, tail);
   }
-  if (tail < VF::W) return tile_column<tile_rows(NV), NV, true>(x, s, 0, rows, n, tail);
-  tile_column<tile_rows(NV), NV, false>(x, s, 0, rows, n, VF::W);
+  if (tail < VF::W) return tile_column<Mul, tile_rows(NV), NV, true>(x, s, 0, rows, n, tail);
+  tile_column<Mul, tile_rows(NV), NV, false>(x, s, 0, rows, n, VF::W);
 }
 
 // All rows and `cols` columns, in columns of tiles that are as equal as can be.
-template <class Store>
+template <class Mul = Floats, class Store>
 static void product(const Operands& x, const Store& s, int64_t rows, int64_t cols) {
   const int64_t vectors = (cols + VF::W - 1) / VF::W, tiles = (vectors + kTileVectors - 1) / kTileVectors;
   for (int64_t t = 0; t < tiles; ++t) {
     const int64_t first = vectors * t / tiles, end = vectors * (t + 1) / tiles;
     const int tail = end == vectors ? static_cast<int>(cols - (vectors - 1) * VF::W) : VF::W;
-    tile_columns<kTileVectors>(x, s, rows, first * VF::W, end - first, tail);
+    tile_columns<Mul, kTileVectors>(x, s, rows, first * VF::W, end - first, tail);
   }
 }
 

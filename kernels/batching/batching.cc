@@ -57,13 +57,15 @@ Status packed_attention(const void* params, void* const* args, int part, int par
     if (n > 0) {
       step.sq = step.sk = step.visible = n;
       step.mask_at = mask_strides(p, n);
-      constexpr int64_t f = sizeof(float);
-      void* const own[] = {at_byte<void>(args[0], first * step.q.s * f),
-                           at_byte<void>(args[1], first * step.k.s * f),
-                           at_byte<void>(args[2], first * step.v.s * f),
+      const auto token = [&](int i, const AttentionTensor& x, bool bf16) {
+        return at_byte<void>(args[i], first * x.s * (bf16 ? 2 : 4));
+      };
+      void* const own[] = {token(0, step.q, step.q_bf16),
+                           token(1, step.k, step.k_bf16),
+                           token(2, step.v, step.v_bf16),
                            args[3] ? at_byte<void>(args[3], mask_start(p.mask, first, pairs) * p.mask_bytes) : nullptr,
                            nullptr,
-                           at_byte<void>(args[5], first * step.o.s * f),
+                           token(5, step.o, step.o_bf16),
                            args[6],
                            nullptr};
       if (const Status status = p.run(&step, own, part, parts); status != Status::ok) return status;

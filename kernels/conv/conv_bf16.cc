@@ -132,6 +132,15 @@ void pad_line(const ConvPadBF16& p, const void* x, int64_t from, uint16_t* y) {
   const int64_t width = p.pad.g.in[2], channels = p.pad.channels;
   if (p.pad.from_channel == 1) return copy_elements(p, x, from, y, width * channels);
   constexpr int64_t kRun = 256;  // pixels that are rounded at a time
+  if (!p.x_bf16 && p.pad.from_pixel == 1 && channels <= 4) {
+    float pixels[kRun * 4];
+    for (int64_t w = 0; w < width; w += kRun) {
+      const int64_t count = std::min(kRun, width - w);
+      p.interleave(static_cast<const float*>(x) + from + w, p.pad.from_channel, channels, count, pixels);
+      p.kernel->round(pixels, y + w * channels, count * channels);
+    }
+    return;
+  }
   uint16_t run[kRun];
   for (int64_t c = 0; c < channels; ++c)
     for (int64_t w0 = 0; w0 < width; w0 += kRun) {

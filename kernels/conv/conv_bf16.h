@@ -36,6 +36,7 @@ void conv_bf16_unpack(const ConvWeights&, const uint16_t* packed, float* w);
 struct ConvPadBF16 {
   ConvPad pad;
   const GemmBF16* kernel;
+  decltype(GemmF32::interleave) interleave;
   bool x_bf16;
 };
 Status conv_pad_bf16_step(const void* params, void* const* args, int part, int parts);

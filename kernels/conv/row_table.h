@@ -66,6 +66,18 @@ class RowTable {
     }
   }
 
+  // Entries [i, end) from p on. By fours: the table of a 3x3 layer with 32 channels was 17 % of its time.
+  static int64_t fill_pixels(const T** out, int64_t i, int64_t end, const T* p, int64_t step) {
+    for (; i + 4 <= end; i += 4, p += 4 * step) {
+      out[i] = p;
+      out[i + 1] = p + step;
+      out[i + 2] = p + 2 * step;
+      out[i + 3] = p + 3 * step;
+    }
+    for (; i < end; ++i, p += step) out[i] = p;
+    return std::max(i, end);
+  }
+
   // `count` output pixels from ow on, in steps of the class.
   void append(int64_t n, int64_t od, int64_t oh, int64_t ow, int64_t count) {
     const T** out = table_ + rows_;
@@ -80,12 +92,14 @@ class RowTable {
       }
       int64_t i = 0;
       for (; i < lo; ++i) out[i] = padding_;
-      for (; i < hi; ++i) out[i] = line + (iw + i * in_step) * pixel_size_;
+      i = fill_pixels(out, i, hi, line + (iw + i * in_step) * pixel_size_, in_step * pixel_size_);
       for (; i < count; ++i) out[i] = padding_;
       out += block_;
     });
     const int64_t pixel = ((n * g_.out[0] + od) * g_.out[1] + oh) * g_.out[2] + ow;
-    for (int64_t i = 0; i < count; ++i) pixels_[rows_ + i] = pixel + i * class_->step();
+    int64_t* const pixels = pixels_ + rows_;
+    const int64_t step = class_->step();  // a store could change what it is read from, as far as the compiler knows
+    for (int64_t i = 0; i < count; ++i) pixels[i] = pixel + i * step;
     rows_ += count;
   }
 

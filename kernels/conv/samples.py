@@ -6,6 +6,8 @@ from kernels.case import conv
 CASES = {
     "stem_7x7": conv(224, 3, 64, 7, 2),
     "stem_3x3": conv(224, 3, 32, 3, 2),
+    "stem_yolo": conv(640, 3, 16, 3, 2, activation="silu"),
+    "narrow_yolo": conv(320, 16, 32, 3, 2, activation="silu"),
     "resnet_3x3_s2": conv(56, 64, 128, 3, 2),
     "resnet_1x1_s2": conv(56, 256, 512, 1, 2),
     "resnet_3x3_7": conv(7, 512, 512),

@@ -12,6 +12,7 @@ namespace fi::FI_ISA {
 
 #if defined(__AVX512VNNI__)
 struct BestDot {
+  static constexpr bool wide = true;  // one instruction, 32 registers
   using A4 = VI;
   using B4 = VI;
   FI_INLINE VI split_a(VI a) { return a; }
@@ -21,6 +22,7 @@ struct BestDot {
 #elif defined(__AVX512F__)
 // vpmaddwd on the even and the odd bytes: exact, where vpmaddubsw would saturate sums of two products.
 struct BestDot {
+  static constexpr bool wide = false;
   struct A4 {
     __m512i even, odd;
   };
@@ -34,6 +36,7 @@ struct BestDot {
 };
 #elif defined(__AVX2__)
 struct BestDot {
+  static constexpr bool wide = false;
   struct A4 {
     __m256i even, odd;
   };
@@ -48,6 +51,7 @@ struct BestDot {
 #else
 // Any machine: bytes apart, products in 32 bits.
 struct BestDot {
+  static constexpr bool wide = false;
   struct A4 {
     VI v[4];
   };

@@ -6,6 +6,8 @@ namespace fi {
 #define FI_KERNEL(isa, symbol, mr, nr)                                                   \
   namespace isa {                                                                        \
   void symbol(const GemmTile&);                                                          \
+  void rows_##symbol(const GemmTile&);                                                   \
+  void interleave_##symbol(const float*, int64_t, int64_t, int64_t, float*);             \
   void pack_##symbol(const float*, int64_t, int64_t, int64_t, int64_t, int64_t, float*); \
   }
 #include "kernels/gemm/kernels.inc"
@@ -13,7 +15,9 @@ namespace fi {
 
 const GemmF32& gemm_f32(Isa isa) {
   static const GemmF32 rows[] = {
-#define FI_KERNEL(isa, symbol, mr, nr) {#symbol "_" #isa, Isa::isa, mr, nr, &isa::symbol, &isa::pack_##symbol},
+#define FI_KERNEL(isa, symbol, mr, nr)                                                                 \
+  {#symbol "_" #isa,         Isa::isa, mr, nr, &isa::symbol, &isa::rows_##symbol, &isa::pack_##symbol, \
+   &isa::interleave_##symbol},
 #include "kernels/gemm/kernels.inc"
 #undef FI_KERNEL
   };

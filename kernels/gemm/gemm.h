@@ -22,6 +22,7 @@ struct GemmTile {
   const float* const* a = nullptr;
   int64_t a_tap = 0;
   int64_t a_offset = 0;
+  int64_t a_row = 0;  // run_rows only: row r of tap t is at a[t * a_tap] + r * a_row + a_offset
   // Row (t, k) of the panel is at b + (t * K + k) * ldb. Readable up to round_up(cols, 16) floats.
   const float* b = nullptr;
   int64_t ldb = 0;
@@ -47,10 +48,13 @@ struct GemmF32 {
   Isa isa;
   int mr, nr;  // rows: multiples of mr are computed at full speed; nr: columns of a panel
   void (*run)(const GemmTile&);
+  void (*run_rows)(const GemmTile&);  // rows of A at one distance, a_row; the same bits
   // Packs one panel of one tap: out[k * width + n] = b[k * stride_k + n * stride_n] for n < cols, 0 for cols <= n <
   // width.
   void (*pack_panel)(const float* b, int64_t stride_k, int64_t stride_n, int64_t k, int64_t cols, int64_t width,
                      float* out);
+  // y[w * channels + c] = x[c * plane + w] for w < count.
+  void (*interleave)(const float* x, int64_t plane, int64_t channels, int64_t count, float* y);
 };
 // The best variant of an instruction set. Lives for the whole process.
 const GemmF32& gemm_f32(Isa);

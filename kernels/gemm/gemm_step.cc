@@ -74,8 +74,12 @@ class Product {
   void rows_of_panel(GemmTile& g, int64_t i, int64_t begin, int64_t end, bool last_rows) {
     const float* rows[kRows];
     g.rows = end - begin;
-    for (int64_t r = 0; r < g.rows; ++r) rows[r] = x_.a + (begin + r) * p_.lda;
+    // Narrow panels have taller tiles there: 14 rows of two vectors, 16 of one.
+    const auto run = g.cols <= p_.kernel->nr * 3 / 4 ? p_.kernel->run_rows : p_.kernel->run;
+    const int64_t pointers = run == p_.kernel->run ? g.rows : 1;
+    for (int64_t r = 0; r < pointers; ++r) rows[r] = x_.a + (begin + r) * p_.lda;
     g.a = rows;
+    g.a_row = p_.lda;
     g.c = x_.c + begin * ldc_ + i * panels_.nr;
     g.residual = x_.residual ? x_.residual + begin * ld_residual_ + i * panels_.nr : nullptr;
     // Cutting K keeps the panel in L2 for the next row tile. The sums wait in C, which therefore must not be R.
@@ -92,7 +96,7 @@ class Product {
       // With 8 to 200 rows and cold weights this gains 3 to 15 %; a single row tile cannot get ahead of itself.
       const bool follows = p_.b_form == GemmB::packed && (g.partial || (more_ && last_rows));
       g.ahead = follows && g.rows > p_.kernel->mr ? g.k * g.ldb * static_cast<int64_t>(sizeof(float)) : 0;
-      p_.kernel->run(g);
+      run(g);
       k += g.k;
     } while (k < p_.k);
     g.b = b;

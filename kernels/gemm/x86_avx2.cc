@@ -4,6 +4,7 @@
 #include "kernels/gemm/generic_f64.h"
 #include "kernels/gemm/generic_nbits.h"
 #include "kernels/gemm/generic_quantize.h"
+#include "kernels/gemm/generic_rows.h"
 #include "kernels/gemm/generic_u8s8.h"
 
 namespace fi::FI_ISA {
@@ -22,4 +23,5 @@ void dequantize_nbits_chunk(const NBitsChunk& c, float* out) { dequantize_chunk(
 
 }  // namespace fi::FI_ISA
 
+FI_GEMM_ROWS(gemm_f32_6x16, 2, 12, 6, 4, 4)
 FI_BF16_VARIANT(gemm_bf16_4x16, WidenedDot, 4, 2)

@@ -50,19 +50,17 @@ struct GlobalPoolStep {
 PoolKernel select_global_pool(Isa, const GlobalPoolStep&, DType);  // args: X, Y
 PoolKernel plain_global_pool(DType);                               // f32 and f64; {} for other types
 
-// The number of taps by which an average is divided.
+// The number of taps by which an average is divided is the product of these over the axes.
+inline int64_t pool_axis_count(const Geometry& g, int axis, int64_t o, const Taps& in, bool include_pad) {
+  if (!include_pad) return in.end - in.begin;
+  // Taps before the end of the padded image; a window of ceil_mode may reach beyond it.
+  const int64_t room = g.in[axis] + g.pad[axis] + g.pad_end[axis] - o * g.stride[axis];
+  const int64_t n = (room + g.dilation[axis] - 1) / g.dilation[axis];
+  return n > g.kernel[axis] ? g.kernel[axis] : n;
+}
 inline int64_t pool_count(const Geometry& g, const int64_t* o, const Taps* in, bool include_pad) {
   int64_t count = 1;
-  for (int a = 0; a < 3; ++a) {
-    int64_t n = in[a].end - in[a].begin;
-    if (include_pad) {
-      // Taps before the end of the padded image; a window of ceil_mode may reach beyond it.
-      const int64_t room = g.in[a] + g.pad[a] + g.pad_end[a] - o[a] * g.stride[a];
-      n = (room + g.dilation[a] - 1) / g.dilation[a];
-      if (n > g.kernel[a]) n = g.kernel[a];
-    }
-    count *= n;
-  }
+  for (int a = 0; a < 3; ++a) count *= pool_axis_count(g, a, o[a], in[a], include_pad);
   return count;
 }
 

@@ -86,21 +86,37 @@ struct Workspace {
   float* zeros;        // [channels]
 };
 
-struct TileGrid {
-  int64_t across, down, total;
-  explicit TileGrid(const WinogradProblem& q)
-      : across((q.out_w + q.kernel->m - 1) / q.kernel->m),
-        down((q.out_h + q.kernel->m - 1) / q.kernel->m),
-        total(q.batch * across * down) {}
+// Where a tile's first output pixel is.
+struct Place {
+  int64_t image, top, left;
 };
 
-// The tile's pixels, row by row: where its channels are in an image of h x w pixels, `outside` beyond it.
+struct TileGrid {
+  int64_t step, across, down, total;  // across, down: tiles of one residue
+  explicit TileGrid(const WinogradProblem& q)
+      : step(q.dilation),
+        across(tiles(q.out_w, q)),
+        down(tiles(q.out_h, q)),
+        total(q.batch * step * step * across * down) {}
+  static int64_t tiles(int64_t extent, const WinogradProblem& q) {
+    const int64_t own = (extent + q.dilation - 1) / q.dilation;
+    return (own + q.kernel->m - 1) / q.kernel->m;
+  }
+  Place place(int64_t tile, int m) const {
+    const int64_t at = tile % (across * down), residue = tile / (across * down) % (step * step);
+    return {tile / (across * down * step * step), residue / step + at / across * m * step,
+            residue % step + at % across * m * step};
+  }
+};
+
+// The tile's pixels, row by row, `step` apart: where its channels are in an image of h x w pixels, `outside` beyond it.
 template <class T>
-void tile_pixels(T* image, int64_t h, int64_t w, int64_t pixel, int64_t top, int64_t left, int n, T* outside, T** out) {
-  for (int i = 0; i < n; ++i, out += n) {
-    const bool line = top + i >= 0 && top + i < h;
-    T* first = image + ((top + i) * w + left) * pixel;
-    for (int j = 0; j < n; ++j) out[j] = line && left + j >= 0 && left + j < w ? first + j * pixel : outside;
+void tile_pixels(T* image, int64_t h, int64_t w, int64_t pixel, int64_t top, int64_t left, int64_t step, int n,
+                 T* outside, T** out) {
+  for (int64_t i = 0, y = top; i < n; ++i, y += step, out += n) {
+    const bool line = y >= 0 && y < h;
+    T* first = image + y * w * pixel;
+    for (int64_t j = 0, x = left; j < n; ++j, x += step) out[j] = line && x >= 0 && x < w ? first + x * pixel : outside;
   }
 }
 
@@ -117,11 +133,10 @@ void fetch_next(T* const* pixels, int n, int from, int64_t ahead, int64_t channe
 void transform_in(const WinogradProblem& q, const TileGrid& grid, const float* x, int64_t tile, const Workspace& work,
                   float* v) {
   const int m = q.kernel->m;
-  const int64_t image = tile / (grid.across * grid.down), at = tile % (grid.across * grid.down);
+  const Place at = grid.place(tile, m);
   const float* pixels[kMaxPoints];
-  tile_pixels<const float>(x + image * q.in_h * q.in_w * q.x_pixel, q.in_h, q.in_w, q.x_pixel,
-                           at / grid.across * m - q.pad_top, at % grid.across * m - q.pad_left, m + 2, work.zeros,
-                           pixels);
+  tile_pixels<const float>(x + at.image * q.in_h * q.in_w * q.x_pixel, q.in_h, q.in_w, q.x_pixel, at.top - q.pad_top,
+                           at.left - q.pad_left, grid.step, m + 2, work.zeros, pixels);
   if (q.far_x) fetch_next(pixels, m + 2, 2, m * q.x_pixel, q.channels);
   q.kernel->input(pixels, q.channels, v, q.v_plane);
 }
@@ -129,14 +144,15 @@ void transform_in(const WinogradProblem& q, const TileGrid& grid, const float* x
 void transform_out(const WinogradProblem& q, const TileGrid& grid, const float* block, int64_t tile, int64_t first,
                    int64_t cols, const float* bias, const float* residual, float* y) {
   const int m = q.kernel->m;
-  const int64_t image = tile / (grid.across * grid.down), at = tile % (grid.across * grid.down);
-  const int64_t top = at / grid.across * m, left = at % grid.across * m, pixels = image * q.out_h * q.out_w;
+  const Place at = grid.place(tile, m);
+  const int64_t pixels = at.image * q.out_h * q.out_w;
   float* rows[kMaxPoints];
   const float* residuals[kMaxPoints];
-  tile_pixels<float>(y + pixels * q.y_pixel + first, q.out_h, q.out_w, q.y_pixel, top, left, m, nullptr, rows);
+  tile_pixels<float>(y + pixels * q.y_pixel + first, q.out_h, q.out_w, q.y_pixel, at.top, at.left, grid.step, m,
+                     nullptr, rows);
   if (residual)
-    tile_pixels<const float>(residual + pixels * q.residual_pixel + first, q.out_h, q.out_w, q.residual_pixel, top,
-                             left, m, nullptr, residuals);
+    tile_pixels<const float>(residual + pixels * q.residual_pixel + first, q.out_h, q.out_w, q.residual_pixel, at.top,
+                             at.left, grid.step, m, nullptr, residuals);
   if (q.far_y) fetch_next(rows, m, 0, m * q.y_pixel, cols);
   q.kernel->output(block, q.block_plane, cols, bias ? bias + first : nullptr, q.epilogue, rows,
                    residual ? residuals : nullptr);
@@ -154,10 +170,18 @@ void winograd_pack(int m, const GemmF32& gemm, const float* weights, int64_t cha
   if (m == 6) pack<6>(gemm, weights, channels, out_channels, packed);
 }
 
-int winograd_size(int64_t h, int64_t w) {
+int winograd_size(int64_t h, int64_t w, int64_t channels, int64_t out_channels, int64_t dilation) {
+  if (dilation > 1) {
+    // Tiles of F(4) hang over the end of each residue: it must still save half of the products.
+    const auto across = [&](int64_t extent) { return ((extent + dilation - 1) / dilation + 3) / 4; };
+    const int64_t all = dilation * dilation * across(h) * across(w);
+    return all >= 9 && all * 36 * 2 <= h * w * 9 ? 4 : 0;
+  }
   const auto tiles = [&](int64_t m) { return ((h + m - 1) / m) * ((w + m - 1) / m); };
-  // F(6) has 1.8 times the weights and 4 times the error: it must save 9 % of the products, on many tiles.
-  if (tiles(6) >= 49 && tiles(6) * 64 * 100 <= tiles(4) * 36 * 91) return 6;
+  // F(6) has 1.8 times the weights and 4 times the error: it must save 9 % of the products, on many tiles. Weights
+  // beyond 16 MiB come from memory: 512 channels at 40x40 take 5.7 ms by F(6) and 5.4 by F(4).
+  if (tiles(6) >= 49 && tiles(6) * 64 * 100 <= tiles(4) * 36 * 91 && 64 * 4 * channels * out_channels <= 16 << 20)
+    return 6;
   return tiles(4) >= 9 ? 4 : 0;
 }
 
@@ -165,9 +189,9 @@ size_t winograd_prepare(WinogradProblem& q, int parts) {
   const TileGrid grid(q);
   const int64_t points = (q.kernel->m + 2) * (q.kernel->m + 2), nr = q.gemm->nr;
   q.block_row = std::min(nr, round_up(q.out_channels, 16));
-  q.far_x = q.in_h * q.in_w * q.x_pixel * 4 > 2 * caches().l2;
-  q.far_y = q.out_h * q.out_w * q.y_pixel * 4 > 2 * caches().l2;
-  // V and the block fill up to three quarters of L2, as every group reads all of U.
+  q.far_x = q.dilation == 1 && q.in_h * q.in_w * q.x_pixel * 4 > 2 * caches().l2;
+  q.far_y = q.dilation == 1 && q.out_h * q.out_w * q.y_pixel * 4 > 2 * caches().l2;
+  // Tiles with which V and the block fill three quarters of L2.
   const int64_t tile_bytes = points * (round_up(q.channels, 16) + 16 + q.block_row) * 4, mr = q.gemm->mr;
   const int64_t fitting = std::clamp<int64_t>(caches().l2 * 3 / 4 / tile_bytes / mr, 2, 8) * mr;
   // Where few tiles meet many weights, each core reads its share of the weights and transforms all tiles: 256 channels
@@ -175,7 +199,12 @@ size_t winograd_prepare(WinogradProblem& q, int parts) {
   const int64_t u_bytes = points * q.channels * q.out_channels * 4;
   q.split_channels = parts > 1 && grid.total <= fitting + mr && u_bytes >= 1 << 21 && q.out_channels / nr >= parts;
   const int64_t share = q.split_channels ? grid.total : (grid.total + parts - 1) / parts;
-  const int64_t groups = share <= fitting + mr ? 1 : (share + fitting - 1) / fitting;
+  // Every group reads all of U. From L3 that costs more than V's share that leaves L2, up to 24 tiles (128 channels at
+  // 64x64: 1.10 ms instead of 1.22); from memory, it is the time (512 channels at 40x40: 50 tiles 5.4 ms, 12
+  // tiles 7.5).
+  const int64_t most = u_bytes > caches().l3 / 2 ? 8 : std::min<int64_t>(caches().l2 * 2 / tile_bytes / mr, 4);
+  const int64_t tiles = std::max(fitting, most * mr);
+  const int64_t groups = share <= tiles + mr ? 1 : (share + tiles - 1) / tiles;
   q.group = std::min(share, round_up((share + groups - 1) / std::max<int64_t>(groups, 1), mr));
   // An odd number of lines keeps the points' planes from falling on one another's cache sets.
   q.v_row = round_up(q.channels, 16) + 16;

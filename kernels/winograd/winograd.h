@@ -32,7 +32,7 @@ struct WinogradF32 {
 const WinogradF32* winograd_f32(Isa, int m);
 
 struct WinogradProblem {
-  int64_t batch, in_h, in_w, channels, out_h, out_w, out_channels, pad_top, pad_left;
+  int64_t batch, in_h, in_w, channels, out_h, out_w, out_channels, pad_top, pad_left, dilation;
   // Floats from one pixel to the next.
   int64_t x_pixel, y_pixel, residual_pixel;
   bool far_x, far_y;                            // larger than L2: the next tile is fetched ahead
@@ -49,8 +49,11 @@ size_t winograd_prepare(WinogradProblem&, int parts);
 // params: WinogradProblem. args: X [N,H,W,C], U packed, bias or null, residual or null, Y, scratch.
 Status winograd_step(const void* params, void* const* args, int part, int parts);
 
-// The m for a map of h x w output pixels, which is all it may depend on; 0: too few tiles for either.
-int winograd_size(int64_t h, int64_t w);
+// A dilated kernel is dilation² plain ones, each on the pixels of one residue modulo the dilation (the polyphase form):
+// tiles belong to one residue, and their pixels are that far apart.
+//
+// The m for a map of h x w output pixels, which with the channels is all it may depend on; 0: too few tiles for either.
+int winograd_size(int64_t h, int64_t w, int64_t channels, int64_t out_channels, int64_t dilation);
 // U from W [O, I, 3, 3]: panels of the GEMM family with (m+2)² taps.
 GemmPanels winograd_panels(int m, const GemmF32&, int64_t channels, int64_t out_channels);
 void winograd_pack(int m, const GemmF32&, const float* weights, int64_t channels, int64_t out_channels, float* packed);

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from fastinfer.errors import ModelError, UnsupportedError
+from fastinfer.errors import ModelError, UnsupportedError, is_own_mistake
 from fastinfer.model import Model
 from fastinfer.tensors import TensorSpec
 
@@ -120,11 +120,14 @@ def _example(spec: TensorSpec) -> np.ndarray:
 
 @contextlib.contextmanager
 def _stage(what: str) -> Iterator[None]:
-    """What a damaged model breaks in ways that no check foresaw is still a ModelError; the cause stays attached."""
+    """What a damaged model breaks in ways that no check foresaw is still a ModelError, the cause attached; a mistake of
+    this package is not dressed up as one."""
     try:
         yield
     except (ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, RecursionError, RuntimeError,
             TypeError, ValueError) as e:  # fmt: skip
+        if is_own_mistake(e):
+            raise
         raise ModelError(f"{what} failed: {type(e).__name__}: {e}") from e
 
 

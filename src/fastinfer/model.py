@@ -4,12 +4,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import tempfile
 import weakref
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,10 +17,11 @@ from fastinfer import _core
 from fastinfer import program as program_file
 from fastinfer.batching.many import Many
 from fastinfer.batching.packing import PackedForm
+from fastinfer.binding import Binding
 from fastinfer.call import Call
 from fastinfer.errors import InputError, ModelError, UnsupportedError
 from fastinfer.report import Explanation, Profile
-from fastinfer.tensors import TensorSpec, check_declared, check_optional, from_numpy_like, to_numpy
+from fastinfer.tensors import TensorSpec, check_declared, from_numpy_like
 from fastinfer.variants import Variants
 
 
@@ -76,23 +76,20 @@ class Model:
         if self._call is not None and self._call.n_inputs != len(program.graph.inputs):
             raise ModelError(f"the program has {len(program.graph.inputs)} inputs, its call {self._call.n_inputs}")
         specs = [TensorSpec.from_port(p) for p in program.graph.inputs]
-        self._defaults = program.defaults()  # of the last inputs: a call may leave them out
-        self.inputs = [s for s in specs if s.name not in self._defaults]
-        self.overridable = [s for s in specs if s.name in self._defaults] + list(overridable)
+        defaults = program.defaults()  # of the last inputs: a call may leave them out
+        self._binding = Binding(program.graph.inputs, defaults, self._call)
+        self.inputs = [s for s in specs if s.name not in defaults]
+        self.overridable = [s for s in specs if s.name in defaults] + list(overridable)
         self.outputs = [TensorSpec.from_port(p) for p in program.graph.outputs]
         self._variants = Variants([s.name for s in overridable], with_inputs)
-        # What an optional input holds is looked at by check_optional.
-        self._specs = [
-            replace(s, dtype="object") if "optional" in p else s for s, p in zip(specs, program.graph.inputs)
-        ]
-        self._input_names = [s.name for s in specs]
-        self._optionals = [(i, p) for i, p in enumerate(program.graph.inputs) if "optional" in p]
         self._output_names = [s.name for s in self.outputs]
         me = weakref.proxy(self)  # a model in a circle would keep its memory until the collector comes by
         self._many = Many(
             self._executor.run, lambda: me._packed_form(), lambda a: me._rows_mix(a), lambda why: me._drop_packed(why)
         )
-        self._plain = self._call is None or self._call.plain
+        # Calls with dense numpy arrays of shapes seen before, without this file; None answers all others.
+        self._quick: Any = None
+        self._flat = self._binding.plain and (self._call is None or self._call.result is None)
 
     # ------------------------------------------------------------------------------------------------------------ run
 
@@ -104,21 +101,17 @@ class Model:
         gives the module's own output structure; after ``save`` and ``load`` dicts, lists, tuples and named tuples stay,
         other containers come back as one of these. Else one output comes as itself, several as a tuple. Raises InputError.
         """
-        if kwargs or len(args) != len(self._input_names) or not self._plain:
+        if not kwargs and (quick := self._quick) is not None and self._flat:
+            if (result := quick.call(args)) is not None:
+                return result
+        if kwargs or len(args) != len(self._binding.names) or not self._binding.plain:
             if variant := self._variants.find(kwargs):
                 return variant(*args, **kwargs)
-            args = tuple(self._bind(args, kwargs))
-        arrays, torch_like = [], False
-        for a, spec in zip(args, self._specs):
-            if type(a) is not np.ndarray:
-                a, is_torch = to_numpy(a, spec)
-                torch_like |= is_torch
-            arrays.append(a)
-        for i, port in self._optionals:
-            check_optional(port, arrays[i])
+            args = tuple(self._binding.arguments(args, kwargs))
+        arrays, torch_like = self._binding.arrays(args)
         results = self._executor.run(arrays)
         if not self._outputs_seen:
-            self.outputs, self._outputs_seen = check_declared(self.outputs, results), True
+            self._see(results)
         if torch_like:
             results = [from_numpy_like(r) for r in results]
         if self._call is not None:
@@ -133,17 +126,27 @@ class Model:
         initializers are constants until one is first given: the model is then compiled once more with these as inputs,
         which takes its time; ``compile(..., overridable=[...])`` does so from the start.
         """
+        if outputs is None and (quick := self._quick) is not None and (named := quick.run(inputs)) is not None:
+            return named
         if type(inputs) is not dict and not isinstance(inputs, Mapping):
-            raise InputError(f"a {type(inputs).__name__} was given; needed: a dict with {', '.join(self._input_names)}")
+            raise InputError(
+                f"a {type(inputs).__name__} was given; needed: a dict with {', '.join(self._binding.names)}"
+            )
         if outputs is not None and (unknown := [o for o in outputs if o not in self._output_names]):
             raise InputError(f"no output is called '{unknown[0]}'; the model has: {', '.join(self._output_names)}")
         if variant := self._variants.find(inputs):
             return variant.run(inputs, outputs)
-        results = self._executor.run(self._arrays(inputs))
+        results = self._executor.run(self._binding.named(inputs))
         if not self._outputs_seen:
-            self.outputs, self._outputs_seen = check_declared(self.outputs, results), True
+            self._see(results)
         named = dict(zip(self._output_names, results, strict=True))
         return named if outputs is None else {name: named[name] for name in outputs}
+
+    def _see(self, results: Sequence[Any]) -> None:
+        """What comes out is looked at once; from then on calls may take the quick way."""
+        self.outputs, self._outputs_seen = check_declared(self.outputs, results), True
+        if not self._binding.optionals:
+            self._quick = _core.Quick(self._executor, tuple(self._binding.names), tuple(self._output_names))
 
     def run_many(self, feeds: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Run on several feeds, of different lengths too; the outputs of each, with the bits that it has alone.
@@ -169,7 +172,7 @@ class Model:
                 if variant := self._variants.find(feed):
                     outcomes[i] = variant.run(feed)
                 else:
-                    arrays[i] = self._arrays(feed)
+                    arrays[i] = self._binding.named(feed)
             except Exception as e:
                 outcomes[i] = e  # it belongs to this feed
         for i, result in zip(arrays, self._many.run(list(arrays.values())), strict=True):
@@ -184,7 +187,7 @@ class Model:
         is the feed's extent along the batch, work is rows, or tokens where sequences are packed. Raises InputError."""
         if self._variants.find(inputs):
             return None, 1, 1
-        return self._many.group(self._arrays(inputs))
+        return self._many.group(self._binding.named(inputs))
 
     def prepare_many(self) -> None:
         """Build now what the first :meth:`run_many` would build."""
@@ -232,49 +235,6 @@ class Model:
         """As :meth:`run`, in a worker thread, so that the event loop goes on."""
         return await asyncio.to_thread(self.run, inputs)
 
-    def _bind(self, args: tuple, kwargs: dict[str, Any]) -> Sequence[Any]:
-        if self._call is None:
-            return self._bind_flat(args, kwargs)
-        try:
-            return self._call.bind(args, kwargs)
-        except InputError as error:  # the model's own inputs, flat, are taken too
-            if len(args) + len(kwargs) == len(self._input_names):
-                with contextlib.suppress(InputError):
-                    return self._bind_flat(args, kwargs)
-            raise error
-
-    def _bind_flat(self, args: tuple, kwargs: dict[str, Any]) -> tuple:
-        names = self._input_names
-        if len(args) > len(names):
-            raise InputError(f"given {len(args)} positional inputs, needed {len(names)}: {', '.join(names)}")
-        given = dict(zip(names, args, strict=False))
-        for name, value in kwargs.items():
-            if name in given:
-                raise InputError(f"input '{name}' is given twice")
-            if name not in names:
-                raise InputError(f"no input is called '{name}'; needed: {', '.join(names)}")
-            given[name] = value
-        missing = [n for n in names if n not in given and n not in self._defaults]
-        if missing:
-            raise InputError(f"missing input: {', '.join(missing)}")
-        return tuple(given[n] if n in given else self._defaults[n] for n in names)
-
-    def _arrays(self, inputs: Mapping[str, Any]) -> list[Any]:
-        if self._defaults:
-            inputs = {**self._defaults, **inputs}
-        try:
-            arrays = [inputs[n] for n in self._input_names]
-        except KeyError:
-            missing = [n for n in self._input_names if n not in inputs]
-            raise InputError(f"missing input: {', '.join(missing)}; given: {', '.join(map(str, inputs))}") from None
-        if len(inputs) != len(arrays):
-            unknown = [str(n) for n in inputs if n not in self._input_names]
-            raise InputError(f"no input is called {', '.join(unknown)}; needed: {', '.join(self._input_names)}")
-        arrays = [a if type(a) is np.ndarray else to_numpy(a, s)[0] for a, s in zip(arrays, self._specs)]
-        for i, port in self._optionals:
-            check_optional(port, arrays[i])
-        return arrays
-
     # -------------------------------------------------------------------------------------------------------- explain
 
     @property
@@ -294,7 +254,7 @@ class Model:
         if variant := self._variants.find(inputs or ()):
             return variant.explain(inputs)
         example = inputs if inputs is not None else {s.name: s.zeros() for s in self.inputs}
-        plan = self._executor.explain(self._arrays(example), inputs is not None)
+        plan = self._executor.explain(self._binding.named(example), inputs is not None)
         self._name_nodes(plan["steps"])
         return Explanation(plan, self.fallback_nodes, self._native.isa, self.batches)
 
@@ -312,7 +272,7 @@ class Model:
         """Time every step over ``runs`` calls (after one warm-up). Times are in nanoseconds."""
         if variant := self._variants.find(inputs):
             return variant.profile(inputs, runs)
-        arrays = self._arrays(inputs)
+        arrays = self._binding.named(inputs)
         self._executor.run(arrays)
         timed = [self._executor.profile(arrays)[1] for _ in range(max(1, runs))]
         for steps in timed:
@@ -330,9 +290,7 @@ class Model:
         """
         from fastinfer.tuning import tune
 
-        arrays = [
-            a if type(a) is np.ndarray else to_numpy(a, s)[0] for a, s in zip(self._bind(args, inputs), self._specs)
-        ]
+        arrays, _ = self._binding.arrays(self._binding.arguments(args, inputs))
         self._tuned = tune(self._native, self._executor, arrays, self._tuned)
         self._program.notes["tuning"] = self._tuned
 

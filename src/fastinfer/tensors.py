@@ -164,6 +164,6 @@ def _checked(spec: TensorSpec, result: Any) -> TensorSpec:
     same_rank = len(declared) == result.ndim
     if same_rank and all(not isinstance(d, int) or d == e for d, e in zip(declared, result.shape)):
         return spec
-    warnings.warn(f"output '{spec.name}': the model declares {spec}, but computes {given}", stacklevel=5)
+    warnings.warn(f"output '{spec.name}': the model declares {spec}, but computes {given}", stacklevel=6)
     free = [d if not isinstance(d, int) or d == e else f"?{k}" for k, (d, e) in enumerate(zip(declared, result.shape))]
     return TensorSpec(spec.name, spec.dtype, tuple(free) if same_rank else None)

@@ -40,12 +40,15 @@ def test_disagreement_of_zeros():
     assert bench.disagreement([np.full(3, 1e-3)], [np.zeros(3)]) > 1
 
 
-def test_interleave_takes_turns_both_ways():
+@pytest.mark.parametrize("longest, calls", [(0.5, 3), (0.1, 2), (0.01, 1)])
+def test_interleave_takes_turns_both_ways(monkeypatch, longest, calls):
+    monkeypatch.setattr(bench, "LONGEST_BLOCK", longest)
     order = []
-    calls = {name: lambda name=name: (order.append(name), time.sleep(0.06)) for name in "ab"}
-    taken = bench.interleave(calls, 0, min_rounds=2)
-    assert "".join(order) == "aabbbbaa"  # a call that does not count, then a block of one
-    assert all(len(t) == 2 and all(s >= 0.06 for s in t) for t in taken.values())
+    runs = {name: lambda name=name: (order.append(name), time.sleep(0.06)) for name in "ab"}
+    taken = bench.interleave(runs, 0, min_rounds=2)
+    turn = 1 + calls  # the first does not count
+    assert "".join(order) == "a" * turn + "b" * 2 * turn + "a" * turn
+    assert all(len(t) == 2 * calls and all(s >= 0.06 for s in t) for t in taken.values())
 
 
 def test_interleave_reports_progress():

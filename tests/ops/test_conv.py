@@ -40,6 +40,8 @@ CASES = {
     "winograd_uneven_pads": (1, 17, (14, 15), 66, (3, 3), {"pads": [0, 2, 1, 0]}),
     "winograd_6": (2, 32, (41, 46), 40, (3, 3), {"pads": [1, 1, 1, 1]}),
     "winograd_6_uneven_pads": (1, 17, (37, 55), 66, (3, 3), {"pads": [0, 2, 1, 0]}),
+    "winograd_dilated": (2, 32, (20, 20), 40, (3, 3), {"pads": [6, 6, 6, 6], "dilations": [6, 6]}),
+    "winograd_dilated_uneven": (1, 17, (27, 22), 66, (3, 3), {"pads": [0, 3, 2, 1], "dilations": [2, 2]}),
     "winograd_few_tiles_many_weights": (1, 130, (14, 13), 140, (3, 3), {"pads": [1, 1, 1, 1]}),
     "direct_small_map": (2, 40, (7, 7), 130, (3, 3), {"pads": [1, 1, 1, 1]}),
     "strided": (2, 24, (15, 14), 33, (3, 3), {"pads": [1, 1, 1, 1], "strides": [2, 2]}),
@@ -47,6 +49,12 @@ CASES = {
     "five_by_three": (1, 12, (11, 13), 9, (5, 3), {"pads": [2, 1, 2, 1]}),
     "stem": (2, 3, (23, 25), 17, (7, 7), {"pads": [3, 3, 3, 3], "strides": [2, 2]}),
     "stem_unpadded": (1, 3, (12, 12), 16, (3, 3), {"strides": [2, 2]}),
+    "stem_four_channels": (2, 4, (17, 40), 33, (3, 5), {"pads": [1, 2, 0, 3], "strides": [1, 2]}),
+    "stem_tall": (1, 3, (90, 300), 16, (3, 3), {"pads": [2, 1, 2, 1], "strides": [2, 2], "dilations": [2, 1]}),
+    "stem_wider_than_image": (1, 2, (5, 2), 7, (5, 7), {"pads": [2, 5, 2, 5]}),
+    "narrow": (2, 20, (19, 53), 33, (3, 3), {"pads": [1, 1, 1, 1], "strides": [2, 2]}),
+    "narrow_dilated": (1, 18, (13, 47), 16, (3, 3), {"pads": [3, 0, 1, 5], "dilations": [2, 3]}),
+    "narrow_wide_padding": (2, 17, (8, 9), 3, (3, 3), {"pads": [4, 20, 5, 21], "strides": [1, 1], "dilations": [1, 2]}),
     "grouped": (2, 24, (10, 9), 36, (3, 3), {"pads": [1, 1, 1, 1], "group": 3}),
     "depthwise": (2, 35, (14, 17), 35, (3, 3), {"pads": [1, 1, 1, 1], "group": 35}),
     "depthwise_strided": (2, 64, (14, 17), 64, (3, 3), {"pads": [0, 0, 1, 1], "group": 64, "strides": [2, 2]}),
@@ -92,7 +100,7 @@ ACTIVATIONS = {
 @pytest.mark.parametrize("after", [0, 1], ids=["residual_before", "residual_after"])
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize(
-    "name", ["pointwise", "winograd", "winograd_6", "strided", "depthwise", "stem", "direct_small_map"]
+    "name", ["pointwise", "winograd", "winograd_6", "strided", "depthwise", "stem", "narrow", "direct_small_map"]
 )
 def test_fused_channels_last(name, activation, after):
     n, c, size, o, k, attrs = CASES[name]
@@ -113,10 +121,14 @@ def test_fused_channels_last(name, activation, after):
         "pointwise",
         "winograd",
         "winograd_6",
+        "winograd_dilated",
+        "winograd_dilated_uneven",
         "winograd_few_tiles_many_weights",
         "strided",
         "depthwise",
         "stem",
+        "stem_tall",
+        "narrow",
         "direct_small_map",
         "grouped",
     ],
@@ -125,6 +137,26 @@ def test_company_does_not_change_bits(name):
     _, c, size, o, k, attrs = CASES[name]
     x, w, b = tensors(np.random.default_rng(3), 7, c, size, o, k, attrs.get("group", 1))
     check_same_bits("Conv", [x, w, b], constants=(1, 2), **attrs)
+
+
+@pytest.mark.parametrize("precision", ["", "bf16"])
+@pytest.mark.parametrize("name", ["stem", "stem_tall", "stem_four_channels", "strided", "pointwise", "depthwise"])
+def test_channels_first_in_channels_last_out(name, precision):
+    n, c, size, o, k, attrs = CASES[name]
+    x, w, b = tensors(np.random.default_rng(6), n, c, size, o, k, attrs.get("group", 1))
+    r = np.random.default_rng(7).standard_normal(last(oracle(x, w, b, **attrs)).shape).astype(np.float32)
+    want = np.maximum(last(oracle(x, w, b, **attrs)) + r, 0).astype(np.float32)
+    error = 0.3 if precision else 2e-5
+    check_node("Conv", [x, w, b, r], expected=[want], domain="fastinfer", atol=error, rtol=1e-4, constants=(1, 2),
+               channels_last=1, x_channels_first=1, activation="relu", precision=precision, **attrs)  # fmt: skip
+
+
+@pytest.mark.parametrize("channels, out", [(3, 20), (16, 48), (40, 80)])
+def test_negative_pads_crop(channels, out):
+    x, w, b = tensors(np.random.default_rng(5), 1, channels, (14, 40), out, (3, 3))
+    want = oracle(x[:, :, :, 2:-3], w, b, pads=[1, 0, 1, 0], strides=[2, 1])
+    check_node("Conv", [x, w, b], expected=[want.astype(np.float32)], constants=(1, 2), pads=[1, -2, 1, -3],
+               strides=[2, 1], atol=2e-5, rtol=1e-4)  # fmt: skip
 
 
 @pytest.mark.parametrize("mode", ["SAME_UPPER", "SAME_LOWER", "VALID"])
@@ -145,6 +177,22 @@ def test_winograd_error_is_close_to_direct(size, kernel, rms, most):
     error = (m(x) - want) / want.std()
     assert np.sqrt((error**2).mean()) < rms
     assert np.abs(error).max() < most
+
+
+@pytest.mark.parametrize(("channels", "kernel"), [(256, "6x6"), (264, "4x4")])
+def test_weights_beyond_16_mib_take_the_smaller_winograd_form(channels, kernel):
+    """And the bits do not hang on how many tiles a group has: one part takes other groups than two."""
+    rng = np.random.default_rng(8)
+    x, w, b = tensors(rng, 2, channels, (37, 40), 256, (3, 3))
+    node = node_model("Conv", [x, w, b], constants=(1, 2), pads=[1, 1, 1, 1])
+    one, two = (build(node, threads=t) for t in (1, 2))
+    assert any(kernel in s["kernel"] for s in one.explain({"x0": x}).steps)
+    y = one(x)
+    error = y[:1] - oracle(x[:1], w, b, pads=[1, 1, 1, 1])
+    assert (
+        np.sqrt((error**2).mean()) < 1e-5 and np.abs(error).max() < 1e-4
+    )  # 380,000 values: the largest by F(6) is 7e-5
+    assert np.array_equal(y, two(x)) and np.array_equal(y[1:], two(x[1:]))
 
 
 def test_one_program_takes_both_winograd_forms():

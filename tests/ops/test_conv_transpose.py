@@ -12,6 +12,9 @@ CASES = [
     # n, c, spatial, out channels per group, kernel, attributes
     (1, 8, (5, 6), 12, (2, 2), dict(strides=[2, 2])),
     (2, 33, (7, 4), 70, (2, 2), dict(strides=[2, 2])),
+    (2, 20, (9, 27), 33, (2, 2), dict(strides=[2, 2])),
+    (1, 17, (10, 31), 70, (3, 1), dict(strides=[3, 1])),
+    (1, 18, (8, 25), 16, (2, 2), dict(strides=[2, 2], output_padding=[1, 0])),
     (1, 64, (9, 9), 17, (4, 4), dict(strides=[2, 2], pads=[1, 1, 1, 1])),
     (2, 5, (4, 5), 6, (3, 3), dict()),
     (1, 6, (4, 5), 7, (3, 3), dict(strides=[3, 2], output_padding=[1, 1])),

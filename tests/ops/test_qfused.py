@@ -3,8 +3,9 @@
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 from oracle import conv, to_last
-from support import build, check_node, check_same_bits, node_model
+from support import build, check_node, check_same_bits, node_model, run_everywhere
 
 from fastinfer.errors import FastinferError
 
@@ -47,11 +48,46 @@ CASES = [
     ((1, 9, 8, 5), 8, (3, 5), dict(pads=[1, 1, 1, 1], dilations=[2, 1])),
     ((2, 8, 9, 48), 48, (3, 3), dict(pads=[1, 1, 1, 1], group=48)),
     ((1, 15, 7, 70), 70, (5, 5), dict(pads=[2, 2, 2, 2], strides=[2, 2], group=70)),
+    ((2, 7, 9, 96), 96, (3, 3), dict(pads=[1, 1, 1, 1], group=96)),
+    ((1, 8, 7, 160), 160, (3, 3), dict(pads=[0, 2, 1, 0], strides=[2, 2], group=160)),
+    ((3, 3, 1, 17), 17, (3, 3), dict(pads=[1, 1, 1, 1], strides=[1, 2], group=17)),
+    ((1, 5, 6, 32), 32, (3, 3), dict(pads=[2, 3, 2, 3], dilations=[2, 1], group=32)),
+    ((1, 9, 11, 72), 72, (5, 5), dict(pads=[2, 2, 2, 2], group=72)),
+    ((1, 3, 11, 16), 16, (1, 1), {}),
+    ((1, 5, 5, 24), 24, (1, 1), {}),
+    ((1, 3, 9, 20), 45, (1, 1), {}),
     ((1, 2, 2, 192), 640, (1, 1), {}),
     ((1, 3, 3, 256), 256, (3, 3), dict(pads=[1, 1, 1, 1])),
     ((0, 3, 3, 8), 8, (3, 3), dict(pads=[1, 1, 1, 1])),
 ]
 TYPES = [(np.uint8, np.uint8, np.uint8), (np.int8, np.int8, np.int8), (np.uint8, np.int8, np.uint8)]
+
+
+@pytest.mark.parametrize("group", [1, 24])
+@pytest.mark.parametrize("residual", [False, True])
+def test_scales_that_leave_the_range_of_integers(group, residual):
+    """A real value beyond 2^31 saturates on its own side."""
+    rng = np.random.default_rng(5)
+    x, w = bits(rng, np.uint8, 1, 5, 6, 24), bits(rng, np.int8, 24, 24 // group, 3, 3)
+    ws = np.geomspace(1e-6, 1e9, 24).astype(F)
+    one, zero = F(1), np.uint8(100)
+    sums = to_last(conv(np.moveaxis(x, -1, 1).astype(np.float64), w.astype(np.float64), pads=[1, 1, 1, 1], group=group))
+    inputs = [x, one, np.uint8(0), w, ws, np.zeros(24, np.int8), one, zero, None]
+    r = bits(rng, np.uint8, *sums.shape)
+    inputs += [r, F(1e7), np.uint8(90)] if residual else []
+    want = expected(sums, ws, one, zero, (r, F(1e7), np.uint8(90)) if residual else None)
+    check_node("QConv", inputs, expected=[want], domain="fastinfer", constants=(3, 4, 5), channels_last=1,
+               pads=[1, 1, 1, 1], group=group)  # fmt: skip
+
+
+@pytest.mark.parametrize("channels", [40, 9])
+def test_negative_padding(channels):
+    rng = np.random.default_rng(6)
+    x, w = bits(rng, np.uint8, 1, 6, 7, channels), bits(rng, np.int8, channels, 1, 3, 3)
+    sums = to_last(conv(np.moveaxis(x[:, :, 1:-2], -1, 1).astype(np.float64) - 7, w.astype(np.float64), group=channels))
+    inputs = [x, F(0.01), np.uint8(7), w, F(0.1), np.int8(0), F(1), np.uint8(100)]
+    check_node("QConv", inputs, expected=[expected(sums, F(0.01) * F(0.1), F(1), np.uint8(100))], domain="fastinfer",
+               constants=(3, 4, 5), channels_last=1, pads=[0, -1, 0, -2], group=channels)  # fmt: skip
 
 
 @pytest.mark.parametrize("form", ["plain", "range", "residual", "inner", "float"])
@@ -199,3 +235,54 @@ def test_pointwise_on_bytes(out, n):
     kind = TensorProto.UINT8 if out == np.uint8 else TensorProto.INT8
     check_node("Pointwise", inputs, expected=[want], domain="fastinfer", ops=["sub", "mul", "add", "quantize"], outputs=[3],
                args=[0, 2, -1, 6, 3, -1, 7, 1, -1, 8, 4, 5], output_type=kind)  # fmt: skip
+
+
+@pytest.mark.parametrize("out", [np.uint8, np.int8])
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8])
+@pytest.mark.parametrize("n", [1, 31, 32, 33, 256, 1000])
+def test_a_function_of_one_byte(dtype, out, n):
+    """By a table, which holds what the program gives."""
+    x = np.resize(np.arange(256).astype(np.uint8).view(dtype), (3, n))
+    scale, zero, ys = F(0.05), F(7), F(0.04)
+    info = np.iinfo(out)
+    real = (x.astype(F) - zero) * scale
+    want = np.clip(np.rint(np.maximum(real, 0) / ys) + zero, info.min, info.max).astype(out)
+    attributes = {"ops": ["sub", "mul", "relu", "quantize"], "outputs": [3], "output_type": 2 if out == np.uint8 else 3,
+                  "args": [0, 1, -1, 4, 2, -1, 5, -1, -1, 6, 3, 1]}  # fmt: skip
+    check_node(
+        "Pointwise", [x, zero, scale, ys], expected=[want], domain="fastinfer", constants=(1, 2, 3), **attributes
+    )
+
+
+def test_bytes_looked_up_in_place_of_a_concatenation():
+    """Rows that lie apart, on either side."""
+    rng = np.random.default_rng(9)
+    x, z = bits(rng, np.uint8, 1, 9, 9, 40), bits(rng, np.uint8, 1, 9, 9, 24)
+    constants = [F(0.05), F(7), F(0.04)]
+    attributes = dict(ops=["sub", "mul", "quantize"], args=[0, 2, -1, 4, 1, -1, 5, 3, 2], outputs=[2], output_type=2)
+
+    def looked_up(v):
+        return np.clip(np.rint((v.astype(F) - F(7)) * F(0.05) / F(0.04)) + F(7), 0, 255).astype(np.uint8)
+
+    def table(value, result):
+        node = helper.make_node("Pointwise", [value, "scale", "zero", "ys"], [result], domain="fastinfer")
+        node.attribute.extend(helper.make_attribute(k, v) for k, v in attributes.items())
+        return node
+
+    nodes = [
+        table("x", "qx"),
+        table("z", "qz"),
+        helper.make_node("Concat", ["qx", "qz"], ["c"], axis=3),
+        helper.make_node("Split", ["c"], ["s", "t"], axis=3, num_outputs=2),
+        table("t", "y"),
+    ]
+    graph = helper.make_graph(
+        nodes, "g",
+        [helper.make_tensor_value_info(n, TensorProto.UINT8, v.shape) for n, v in (("x", x), ("z", z))],
+        [helper.make_tensor_value_info("y", TensorProto.UINT8, None)],
+        [numpy_helper.from_array(np.asarray(v), n) for v, n in zip(constants, ("scale", "zero", "ys"))],
+    )  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 23), helper.make_opsetid("fastinfer", 1)])
+    want = looked_up(np.concatenate([looked_up(x), looked_up(z)], axis=3)[..., 32:])
+    for _, (got,) in run_everywhere(model, {"x": x, "z": z}):
+        np.testing.assert_array_equal(got, want)

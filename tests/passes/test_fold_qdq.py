@@ -170,6 +170,32 @@ def test_concat() -> None:
     assert check(model, fold_qdq, inputs) == {"Concat": 1, "DequantizeLinear": 1, "QuantizeLinear": 1}
 
 
+def test_concat_of_other_quantizations() -> None:
+    inputs = {"x": whole(U, 2, 3, 4), "z": whole(U, 2, 5, 4, seed=1)}
+    text = """d = DequantizeLinear(x, xs, xz) e = DequantizeLinear(z, zs, xz) c = Concat<axis=1>(d, e)
+        y = QuantizeLinear(c, ys, xz)"""
+    model = model_of(text, inputs, xs=F(0.1), xz=U(7), zs=F(0.3), ys=F(0.2))
+    assert check(model, fold_qdq, inputs) == {"Concat": 1, "DequantizeLinear": 2, "QuantizeLinear": 2}
+    assert check(model, fuse_pointwise, inputs) == {"Concat": 1, "fastinfer.Pointwise": 2}
+
+
+@pytest.mark.parametrize("per_channel", [True, False])
+@pytest.mark.parametrize("kernel, strides, folds", [(2, "[2,2]", True), (3, "[3,3]", True), (3, "[2,2]", False)])
+def test_transposed_convolution(kernel: int, strides: str, folds: bool, per_channel: bool) -> None:
+    n = 6 if per_channel else 1
+    ws = np.linspace(0.01, 0.03, n, dtype=F) if per_channel else F(0.02)
+    values = dict(CONV, w=whole(S, 4, 6, kernel, kernel, seed=1), ws=ws, wz=np.zeros(n, S) if per_channel else S(0),
+                  bs=CONV["xs"] * ws, bz=np.zeros(n, np.int32) if per_channel else np.int32(0), ys=F(0.1))  # fmt: skip
+    axis = "<axis=1>" if per_channel else ""
+    text = f"""xd = DequantizeLinear(x, xs, xz) wd = DequantizeLinear{axis}(w, ws, wz) bd = DequantizeLinear<axis=0>(b, bs, bz)
+        c = ConvTranspose<strides={strides}>(xd, wd, bd) r = Relu(c) y = QuantizeLinear(r, ys, yz)"""
+    used = {k: v for k, v in values.items() if k not in ("zero", "six")}
+    model = model_of(text, X, **used)
+    found = steps(model, X, fuse_conv, channels_last, fold_qdq)
+    assert ("fastinfer.QConv" in found, "fastinfer.DepthToSpace" in found) == (folds, folds)
+    assert ("fastinfer.ConvTranspose" in found) != folds
+
+
 def test_tables_are_gathered_as_bytes_and_other_weights_become_float() -> None:
     inputs = {"i": np.array([0, 3, 2])}
     text = "d = DequantizeLinear(table, s, z) g = Gather(d, i) n = DequantizeLinear(v, s, z) y = Mul(g, n)"

@@ -61,6 +61,19 @@ def test_forms(form: str) -> None:
     assert after["fastinfer.Attention"] == 1 and after["Softmax"] == 0 and after["MatMul"] == 0
 
 
+@pytest.mark.parametrize(("open_", "mask"), [(True, False), (False, True)], ids=["hides nothing", "hides a key"])
+def test_a_constant_mask_that_hides_nothing_is_left_out(open_: bool, mask: bool) -> None:
+    ports = f"float[{B},{N},{S},{H}] q, float[{B},{N},{T},{H}] k, float[{B},{N},{T},{H}] v"
+    keep, added = np.ones((S, T), bool), np.zeros((1, 1, S, T), np.float32)
+    keep[2, 3] = open_
+    body = f"""{KT} s = MatMul(q, kt) a = Add(s, added) b = Where(keep, a, ninf) p = Softmax(b) y = MatMul(p, v)"""
+    model = parse(f"g ({ports}, bool[{S},{T}] keep, float[1,1,{S},{T}] added, float ninf) => (float[{B},{N},{S},{H}] y) {{ {body} }}",
+                  keep=keep, added=added, ninf=np.array(-np.inf, np.float32))  # fmt: skip
+    check(model, fuse_attention, BNSH)
+    (node,) = (n for n in model.graph if n.op_type == "Attention")
+    assert (len(node.inputs) > 3 and node.inputs[3] is not None) == mask
+
+
 def test_a_closed_row_behind_a_guard_gives_zero() -> None:
     model, inputs = _model(FORMS["NaN guard"])
     closed = {**inputs, "keep": np.zeros_like(inputs["keep"])}

@@ -30,7 +30,7 @@ def feeds_for(model, lengths, rows=1):
 def check_packs(model):
     assert model.packing == ""
     feeds = feeds_for(model, LENGTHS) + feeds_for(model, (4,), rows=3)
-    arrays = [model._arrays(f) for f in feeds]
+    arrays = [model._binding.named(f) for f in feeds]
     form = model._many.packed()
     together = form.run(arrays, [form.extent(a) for a in arrays])  # raises where run_many would fall back
     for feed, got in zip(feeds, together):

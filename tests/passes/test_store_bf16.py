@@ -82,3 +82,26 @@ def test_the_function_bodies_cast() -> None:
     model = parse(text, m=random(16, 8), v=random(8, 4, seed=1))
     check(model, lambda m: bool(allow_bf16(m) | store_bf16(m)), {"x": random(2, 16)}, tolerance=1e-2)
     assert model.graph[0].outputs[0].dtype == ir.DataType.BFLOAT16
+
+
+def test_attention_reads_and_writes_bfloat16() -> None:
+    """The three projections, the heads between them and the attention's own result are kept in bfloat16."""
+    weights = {n: random(16, 16, seed=i) for i, n in enumerate(("wq", "wk", "wv", "wo"))}
+    heads = [
+        f"{n}0 = MatMul(x, w{n}) {n}1 = Reshape({n}0, heads) {n} = Transpose<perm=[0, 2, 1, 3]>({n}1)" for n in "qkv"
+    ]
+    text = " ".join(heads)
+    text += """ t = Transpose<perm=[0, 1, 3, 2]>(k) s = MatMul(q, t) p = Softmax<axis=-1>(s) o = MatMul(p, v)
+        o1 = Transpose<perm=[0, 2, 1, 3]>(o) o2 = Reshape(o1, flat) y = MatMul(o2, wo)"""
+    ports = "float[1,12,16] x, float[16,16] wq, float[16,16] wk, float[16,16] wv, float[16,16] wo, int64[4] heads, int64[3] flat"
+    proto = ir.to_proto(
+        parse(f"g ({ports}) => (float[?,?,?] y) {{ {text} }}", **weights,
+              heads=np.array([1, 12, 2, 8]), flat=np.array([1, 12, 16]))
+    )  # fmt: skip
+    x = random(1, 12, 16, seed=9)
+    want = fi.compile(proto).run({"x": x})["y"]
+    got = fi.compile(proto, precision="bf16", strict=True).run({"x": x})["y"]
+    assert np.abs(got - want).max() <= 3e-2 * np.abs(want).max()
+    model = passes.run_pipeline(ir.from_proto(proto), precision="bf16")
+    narrow = [n.op_type for n in model.graph if n.outputs[0].dtype == ir.DataType.BFLOAT16]
+    assert narrow.count("MatMul") == 3 and narrow.count("Attention") == 1, narrow

@@ -7,30 +7,18 @@ import typer
 from rich.markup import escape
 
 from fastinfer import bench as engine
-from fastinfer.cli.inputs import (
-    Inputs,
-    ModelPath,
-    Npz,
-    Precision,
-    Seed,
-    Shapes,
-    Strict,
-    Threads,
-    gather,
-    load_model,
-    shapes_of,
-)
+from fastinfer.cli import inputs as given
 from fastinfer.cli.output import Differ, Json, console, print_json, progress, table
 from fastinfer.peers import PEERS
 
 
 def bench(
-    model: ModelPath,
+    model: given.ModelPath,
     against: Annotated[str, typer.Option(help=f"Peers, by commas: {', '.join(PEERS)}; '' for none.")] = "onnxruntime",
-    shape: Shapes = None,
-    input: Inputs = None,
-    inputs: Npz = None,
-    threads: Threads = None,
+    shape: given.Shapes = None,
+    input: given.Inputs = None,
+    inputs: given.Npz = None,
+    threads: given.Threads = None,
     seconds: Annotated[float, typer.Option(help="Time for all runtimes together.", min=0.0)] = 5.0,
     tolerance: Annotated[
         float | None,
@@ -40,9 +28,9 @@ def bench(
             f"floats {engine.HALF_TOLERANCE:.0e}, for --precision bf16 {engine.BF16_TOLERANCE}.",
         ),
     ] = None,
-    strict: Strict = False,
-    precision: Precision = "fp32",
-    seed: Seed = 0,
+    strict: given.Strict = False,
+    precision: given.Precision = "fp32",
+    seed: given.Seed = 0,
     json: Json = False,
 ) -> None:
     """Time a model against other runtimes, interleaved, at equal precision; no figure for outputs that disagree.
@@ -53,8 +41,8 @@ def bench(
     for name in names:
         if name not in PEERS:
             raise typer.BadParameter(f"no peer is called '{name}'; known: {', '.join(PEERS)}", param_hint="--against")
-    compiled, exported = load_model(model, threads, strict, json, precision)
-    arrays = gather(compiled, shape, input, inputs, seed)
+    compiled, exported = given.load_model(model, threads, strict, json, precision)
+    arrays = given.gather(compiled, shape, input, inputs, seed)
     onnx = _as_onnx(exported) if exported else None if model.suffix == ".safetensors" else model
     with progress("timing", json) as advance:
         result = engine.compare(
@@ -69,9 +57,9 @@ def bench(
             precision=precision,
         )
     if json:
-        print_json({"model": model, "inputs": shapes_of(arrays), **result.as_dict()})
+        print_json({"model": model, "inputs": given.shapes_of(arrays), **result.as_dict()})
     else:
-        show(result, f"{model.name}  {shapes_of(arrays)}")
+        show(result, f"{model.name}  {given.shapes_of(arrays)}")
     if result.ours.refused:
         raise Differ(result.ours.refused)
 

@@ -5,45 +5,33 @@ from typing import Any
 
 from rich.markup import escape
 
-from fastinfer.cli.inputs import (
-    Inputs,
-    ModelPath,
-    Npz,
-    Precision,
-    Seed,
-    Shapes,
-    Strict,
-    Threads,
-    gather,
-    load_model,
-    shapes_of,
-)
+from fastinfer.cli import inputs as given
 from fastinfer.cli.output import Json, bytes_text, console, flops_text, print_json, progress, table
 from fastinfer.report import node_text, shape_text
 
 
 def explain(
-    model: ModelPath,
-    shape: Shapes = None,
-    input: Inputs = None,
-    inputs: Npz = None,
-    threads: Threads = None,
-    strict: Strict = False,
-    precision: Precision = "fp32",
-    seed: Seed = 0,
+    model: given.ModelPath,
+    shape: given.Shapes = None,
+    input: given.Inputs = None,
+    inputs: given.Npz = None,
+    threads: given.Threads = None,
+    strict: given.Strict = False,
+    precision: given.Precision = "fp32",
+    seed: given.Seed = 0,
     json: Json = False,
 ) -> None:
     """List the steps of a model for these shapes: kernel, why not a faster one, work. Where shapes depend on data the
     model is run once."""
-    compiled, _ = load_model(model, threads, strict, json, precision)
-    arrays = gather(compiled, shape, input, inputs, seed)
+    compiled, _ = given.load_model(model, threads, strict, json, precision)
+    arrays = given.gather(compiled, shape, input, inputs, seed)
     with progress("planning", json):
         explanation = compiled.explain(arrays)
     if json:
         print_json(
             {
                 "isa": explanation.isa,
-                "inputs": shapes_of(arrays),
+                "inputs": given.shapes_of(arrays),
                 "arena_bytes": explanation.arena_bytes,
                 "steps": explanation.steps,
                 "fallback": explanation.fallback,
@@ -51,7 +39,7 @@ def explain(
             }
         )
         return
-    console.print(_table(explanation.steps, f"{model.name}  {shapes_of(arrays)}"))
+    console.print(_table(explanation.steps, f"{model.name}  {given.shapes_of(arrays)}"))
     total = sum(s["flops"] for s in explanation.steps)
     console.print(
         f"{len(explanation.steps)} steps on {explanation.isa}, {compiled.threads} threads, {flops_text(total)}FLOP, "

@@ -9,50 +9,38 @@ import typer
 from rich.markup import escape
 
 from fastinfer import _core
+from fastinfer.cli import inputs as given
 from fastinfer.cli import page
-from fastinfer.cli.inputs import (
-    Inputs,
-    ModelPath,
-    Npz,
-    Precision,
-    Seed,
-    Shapes,
-    Strict,
-    Threads,
-    gather,
-    load_model,
-    shapes_of,
-)
 from fastinfer.cli.output import Json, console, print_json, progress, table, time_text
 from fastinfer.report import node_text, shape_text, with_shares
 
 
 def profile(
-    model: ModelPath,
-    shape: Shapes = None,
-    input: Inputs = None,
-    inputs: Npz = None,
+    model: given.ModelPath,
+    shape: given.Shapes = None,
+    input: given.Inputs = None,
+    inputs: given.Npz = None,
     html: Annotated[Path | None, typer.Option(help="Write a page (self-contained) with the steps by time.")] = None,
     trace: Annotated[
         Path | None, typer.Option(help="Write a Chrome trace (chrome://tracing, ui.perfetto.dev).")
     ] = None,
     runs: Annotated[int, typer.Option(min=1, help="Timed calls; the one nearest their median is shown.")] = 20,
     top: Annotated[int, typer.Option(min=1, help="Steps to print.")] = 20,
-    threads: Threads = None,
-    strict: Strict = False,
-    precision: Precision = "fp32",
-    seed: Seed = 0,
+    threads: given.Threads = None,
+    strict: given.Strict = False,
+    precision: given.Precision = "fp32",
+    seed: given.Seed = 0,
     json: Json = False,
 ) -> None:
     """Time every step of a model; print the slowest, write a page and a trace. All show one call: the one whose total is
     nearest the median."""
-    compiled, _ = load_model(model, threads, strict, json, precision)
-    arrays = gather(compiled, shape, input, inputs, seed)
+    compiled, _ = given.load_model(model, threads, strict, json, precision)
+    arrays = given.gather(compiled, shape, input, inputs, seed)
     with progress("profiling", json):
         steps = with_shares(compiled.profile(arrays, runs=runs).typical, peak := _core.measure_peak(compiled.threads))
     about = {
         "model": model.name,
-        "inputs": shapes_of(arrays),
+        "inputs": given.shapes_of(arrays),
         "isa": _core.active_isa(),
         "threads": compiled.threads,
         "runs": runs,

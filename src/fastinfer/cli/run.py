@@ -9,37 +9,25 @@ import numpy as np
 import typer
 from rich.markup import escape
 
-from fastinfer.cli.inputs import (
-    Inputs,
-    ModelPath,
-    Npz,
-    Precision,
-    Seed,
-    Shapes,
-    Strict,
-    Threads,
-    gather,
-    load_model,
-    shapes_of,
-)
+from fastinfer.cli import inputs as given
 from fastinfer.cli.output import Json, console, print_json, progress, table, time_text
 
 
 def run_command(
-    model: ModelPath,
-    shape: Shapes = None,
-    input: Inputs = None,
-    inputs: Npz = None,
+    model: given.ModelPath,
+    shape: given.Shapes = None,
+    input: given.Inputs = None,
+    inputs: given.Npz = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the outputs to this .npz file.")] = None,
-    threads: Threads = None,
-    strict: Strict = False,
-    precision: Precision = "fp32",
-    seed: Seed = 0,
+    threads: given.Threads = None,
+    strict: given.Strict = False,
+    precision: given.Precision = "fp32",
+    seed: given.Seed = 0,
     json: Json = False,
 ) -> None:
     """Run a model once, on given or random inputs, and describe its outputs."""
-    compiled, _ = load_model(model, threads, strict, json, precision)
-    arrays = gather(compiled, shape, input, inputs, seed)
+    compiled, _ = given.load_model(model, threads, strict, json, precision)
+    arrays = given.gather(compiled, shape, input, inputs, seed)
     with progress("running", json):
         start = time.perf_counter()
         outputs = compiled.run(arrays)
@@ -48,9 +36,9 @@ def run_command(
         np.savez(output, **outputs)
     rows = [{"name": name, **describe(value)} for name, value in outputs.items()]
     if json:
-        print_json({"inputs": shapes_of(arrays), "first_call_seconds": seconds, "outputs": rows})
+        print_json({"inputs": given.shapes_of(arrays), "first_call_seconds": seconds, "outputs": rows})
         return
-    console.print(f"inputs {escape(shapes_of(arrays))}; first call {time_text(seconds)}")
+    console.print(f"inputs {escape(given.shapes_of(arrays))}; first call {time_text(seconds)}")
     shown = table("output", "type", "shape", ">min", ">mean", ">max")
     for row in rows:
         figures = [f"{row[k]:.6g}" if isinstance(row.get(k), float) else "" for k in ("min", "mean", "max")]

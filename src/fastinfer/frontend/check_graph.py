@@ -116,6 +116,28 @@ def schema_of(op_type: str, version: int, domain: str) -> onnx.defs.OpSchema | N
         return None
 
 
+def check_texts(graph: ir.Graph | ir.Function) -> None:
+    """Names are text: protobuf hands over what is not UTF-8 as bytes."""
+    for value in [*graph.inputs, *graph.outputs, *(graph.initializers.values() if isinstance(graph, ir.Graph) else ())]:
+        _check_text(value.name, "a value's name")
+    for node in graph:
+        for text, what in ((node.op_type, "operator"), (node.domain, "domain"), (node.name, "name")):
+            _check_text(text, f"a node's {what}")
+        for value in node.outputs:
+            _check_text(value.name, "a value's name")
+        for attribute in node.attributes.values():
+            _check_text(attribute.name, "an attribute's name")
+            if attribute.type == ir.AttributeType.STRING and not attribute.is_ref():
+                _check_text(attribute.value, f"{where(node)}: attribute '{attribute.name}'")
+        for body in subgraphs(node):
+            check_texts(body)
+
+
+def _check_text(text: object, what: str) -> None:
+    if text is not None and not isinstance(text, str):
+        raise ModelError(f"{what} is not text in UTF-8: {text!r}")
+
+
 def check_nodes(graph: ir.Graph | ir.Function, opsets: dict[str, int], local: set[tuple[str, str]]) -> None:
     """Every node's operator exists in the imported opset (or is one of the local functions), and the node fits it."""
     for node in graph:

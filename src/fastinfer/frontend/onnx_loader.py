@@ -39,6 +39,9 @@ def load(source: Source, *, native: Collection[str] | None = None, overridable: 
     Raises ModelError when the model is malformed, UnsupportedError when it needs what fastinfer does not have.
     """
     model = own_tensors(_clone(source)) if isinstance(source, ir.Model) else from_proto(source)
+    check_graph.check_texts(model.graph)
+    for function in model.functions.values():
+        check_graph.check_texts(function)
     _normalise_domains(model)
     check_graph.check_opset(model.opset_imports)
     model.meta[DEFAULTS] = {}

@@ -26,7 +26,7 @@ from torch.export.graph_signature import ConstantArgument, OutputSpec
 from torch.utils import _pytree as pytree
 
 from fastinfer.call import Call
-from fastinfer.errors import InputError, UnsupportedError
+from fastinfer.errors import InputError, UnsupportedError, is_own_mistake
 from fastinfer.frontend.onnx_loader import load
 from fastinfer.frontend.torch_calls import ChangesState, call_of, output_names, refuse_mutations
 from fastinfer.frontend.torch_examples import check_examples, ranges_of, separate_examples, widen_examples
@@ -81,6 +81,8 @@ def from_torch(
             except ChangesState:
                 raise
             except Exception as error:  # torch raises anything
+                if is_own_mistake(error):
+                    raise
                 errors.append((name, _brief(error)))
                 continue
             if dynamic_shapes and (lost := _lost_axes(result.model, dynamic_shapes)):
@@ -174,6 +176,8 @@ def _static(
     except ChangesState:
         raise
     except Exception as error:
+        if is_own_mistake(error):
+            raise
         raise UnsupportedError(
             f"torch cannot export {type(module).__name__}: {reasons}; static: {_brief(error)}"
         ) from error

@@ -32,6 +32,7 @@ from .lower_group_query import lower_group_query
 from .merge_movements import expose_heads, merge_movements
 from .pack_sequences import independent_rows as independent_rows
 from .pack_sequences import pack_sequences as pack_sequences
+from .read_planes import read_planes
 from .recognize_activations import recognize_activations
 from .recognize_gelu import recognize_gelu
 from .recognize_group_norm import recognize_group_norm
@@ -80,6 +81,7 @@ PIPELINE: list[Pass] = [
     eliminate_identity,
     fuse_pointwise,
     eliminate_common_subexpressions,
+    read_planes,
     eliminate_dead_code,
 ]
 

@@ -10,7 +10,8 @@ from .shapes import Shapes
 
 
 def allow_bf16(model: ir.Model) -> bool:
-    """conv(x, w), matmul(x, w), lstm(x, w, r) with constant weights → the same with precision=bf16: sums stay float32"""
+    """conv(x, w), matmul(x, w), lstm(x, w, r) with constant weights, attention(q, k, v) → the same with precision=bf16: sums
+    stay float32"""
     shapes = Shapes(model)
     return P.rewrite(model, lambda node: _rule(shapes, node))
 
@@ -20,9 +21,15 @@ def _rule(s: Shapes, node: ir.Node) -> bool:
         return _plain_matmul(s, node)
     if P.is_op(node, "LSTM", "GRU", "RNN"):
         return _recurrent(node)
+    if P.is_op(node, "Attention", domain=P.DOMAIN):
+        return _permit(node)
     if not P.is_op(node, "MatMul", "Conv", "ConvTranspose", domain=P.DOMAIN):
         return False
-    if not P.is_constant(P.get(node, 1)) or not P.is_float(node.inputs[1]) or P.attr(node, "precision") is not None:
+    return P.is_constant(P.get(node, 1)) and P.is_float(node.inputs[1]) and _permit(node)
+
+
+def _permit(node: ir.Node) -> bool:
+    if P.attr(node, "precision") is not None:
         return False
     node.attributes["precision"] = ir.AttrString("precision", "bf16")
     return True

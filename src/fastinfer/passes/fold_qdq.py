@@ -97,10 +97,11 @@ def _move(s: Shapes, node: ir.Node) -> bool:
 
 
 def _concat(t: _Target, concat: ir.Node) -> bool:
-    """quantize(concat(dequantize(x), y)) → concat(x, quantize(y)): what has the same quantization stays as it is"""
+    """quantize(concat(dequantize(x), y)) → concat(x, quantize(y)): what has the same quantization stays as it is, and
+    bytes are quantized again by a table"""
     assert t.params is not None
     found = [Q.by_one_scale(v) for v in concat.inputs]
-    if all(f is None or not f[1].same(t.params) for f in found):
+    if all(f is None for f in found):
         return False
     parts: list[ir.Value | None] = []
     for f, value in zip(found, concat.inputs):
@@ -150,6 +151,8 @@ def _columns_known(product: ir.Node) -> bool:
 def _product(t: _Target, source: ir.Node) -> bool:
     if P.is_op(source, "Conv", domain=P.DOMAIN):
         return _conv(t, source)
+    if P.is_op(source, "ConvTranspose", domain=P.DOMAIN):
+        return _conv_transpose(t, source)
     if P.is_op(source, "MatMul", domain=P.DOMAIN) or P.is_op(source, "MatMul"):
         return _matmul(t, source)
     return False
@@ -161,6 +164,54 @@ def _conv(t: _Target, node: ir.Node) -> bool:
     if x is None or w is None or not P.is_constant(w[0]) or not (w[1].single or w[1].axis == 0):
         return False
     return _emit_product(t, node, "QConv", x, w)
+
+
+def _conv_transpose(t: _Target, node: ir.Node) -> bool:
+    """quantize(conv_transpose(dequantize(x), dequantize(w), b)) → depth_to_space(QConv(x, w', b)), for windows that do not
+    overlap: every tap has its own output pixel"""
+    x, w = Q.by_one_scale(node.inputs[0]), Q.dequantized(node.inputs[1])
+    weights = None if w is None else P.constant(w[0])
+    if t.params is None or x is None or w is None or weights is None or not (w[1].single or w[1].axis == 1):
+        return False
+    if weights.ndim != 4 or weights.shape[2] != weights.shape[3] or not P.attr(node, "channels_last", 0):
+        return False
+    inputs, outputs, k = weights.shape[:3]
+    plain = [("strides", [k, k], [1, 1]), ("dilations", [1, 1], [1, 1]), ("pads", [0] * 4, [0] * 4),
+             ("output_padding", [0, 0], [0, 0])]  # fmt: skip
+    if any(list(P.attr(node, name, default)) != want for name, want, default in plain):
+        return False
+    if (
+        P.attr(node, "group", 1) != 1
+        or P.attr(node, "output_shape", None)
+        or P.attr(node, "auto_pad", "") not in ("", "NOTSET")
+    ):
+        return False
+    bias, params = P.get(node, 2), w[1]
+    columns = None if bias is None else _integer_bias(node, bias, x[1], params, 1.0)
+    if (bias is not None and columns is None) or not _take_activation(t, node):
+        return False
+    taps = k * k
+
+    def each_tap(values: np.ndarray, name: str | None) -> ir.Value:
+        return P.new_constant(node, np.tile(values.reshape(-1), taps if values.size > 1 else 1), name)
+
+    moved = weights.transpose(2, 3, 1, 0).reshape(taps * outputs, inputs, 1, 1)
+    zero = P.constant(params.zero)
+    assert zero is not None
+    product = [x[0], x[1].scale, x[1].zero, P.new_constant(node, np.ascontiguousarray(moved), w[0].name),
+               each_tap(params.scales, None), each_tap(zero, None), t.params.scale, t.params.zero]  # fmt: skip
+    if columns is not None:
+        values = P.constant(columns)
+        assert values is not None
+        product.append(P.new_constant(node, np.tile(values, taps), bias.name))  # type: ignore[union-attr]
+    attributes = {"channels_last": 1, "kernel_shape": [1, 1], "pads": [0] * 4, "strides": [1, 1], "dilations": [1, 1]}
+    deep = P.emit(t.node, "QConv", product, {**attributes, **t.range_attributes()}, domain=P.DOMAIN, like=None).outputs[
+        0
+    ]
+    deep.type = ir.TensorType(t.params.zero.dtype)  # type: ignore[arg-type]
+    size = t.s.dims(x[0]) or (None,) * 4
+    deep.shape = ir.Shape([*(d if isinstance(d, int) else None for d in size[:3]), taps * outputs])
+    return t.emit("DepthToSpace", [deep], {"blocksize": k, "mode": "DCR", "channels_last": 1})
 
 
 def _matmul(t: _Target, node: ir.Node) -> bool:

@@ -248,9 +248,11 @@ def _output(s: Shapes, node: ir.Node) -> tuple[ir.Value, str, bool]:
 
 
 def _mask(s: Shapes, anchor: ir.Node, scores: Scores) -> ir.Value | None:
-    """One additive mask; each fill becomes where(condition, fill, 0)."""
-    parts = list(scores.added)
+    """One additive mask; each fill becomes where(condition, fill, 0). What is constant and hides nothing is left out."""
+    parts = [mask for mask in scores.added if not _is_all(mask, 0)]
     for condition, where_true, fill in scores.filled:
+        if _is_all(condition, not where_true):
+            continue
         closed, opened = (P.new_constant(anchor, np.array(x, np.float32)) for x in (fill, 0.0))
         choice = [condition, closed, opened] if where_true else [condition, opened, closed]
         part = P.emit(anchor, "Where", choice).outputs[0]
@@ -267,3 +269,9 @@ def _mask(s: Shapes, anchor: ir.Node, scores: Scores) -> ir.Value | None:
         total.shape = ir.Shape([d if isinstance(d, int) else None for d in dims or ()])
         s.put(total, dims)
     return total
+
+
+def _is_all(value: ir.Value, x: float) -> bool:
+    """A constant of nothing but x: exporters write the mask of a padding-free batch out (197 x 197 zeros in ViT-B/16)."""
+    array = P.constant(value)
+    return array is not None and bool((array == x).all())

@@ -19,7 +19,7 @@ Build = Callable[[Body], Sequence[ir.Value]]
 
 def _conv(b: Body) -> Sequence[ir.Value]:
     x, r, last, rank = b.operand(0), b.input(3), b.attr("channels_last", 0), b.rank(1)
-    if last:
+    if last and not b.attr("x_channels_first", 0):
         x = channels_first(b, x, rank)
     kept = {k: b.attr(k) for k in ("dilations", "group", "kernel_shape", "pads", "strides", "auto_pad")}
     y = b.op("Conv", x, b.operand(1), b.input(2), **kept)

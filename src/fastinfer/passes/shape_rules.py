@@ -220,7 +220,7 @@ def _conv(s: Shapes, node: ir.Node) -> Result:
     x, w = s.dims(node.inputs[0]), s.dims(node.inputs[1])
     if x is None or w is None:
         return [None]
-    n, _, spatial = split_layout(node, x)
+    n, _, spatial = (x[0], x[1], x[2:]) if P.attr(node, "x_channels_first", 0) else split_layout(node, x)
     kernel = [d for d in w[2:] if isinstance(d, int)]
     if len(kernel) != len(spatial):
         return [join_layout(node, n, w[0], [s.fresh() for _ in spatial])]

@@ -29,7 +29,7 @@ def store_bf16(model: ir.Model) -> bool:
 def _computes(node: ir.Node | None) -> bool:
     """A product that reads and writes either type, each operand by itself."""
     return (
-        P.is_op(node, "Conv", "MatMul", "ConvTranspose", domain=P.DOMAIN)
+        P.is_op(node, "Conv", "MatMul", "ConvTranspose", "Attention", domain=P.DOMAIN)
         and P.attr(node, "precision") == "bf16"  # type: ignore[arg-type]
         and not _is_grouped(node)  # type: ignore[arg-type]
     )
@@ -90,7 +90,7 @@ def _fits(s: Shapes, value: ir.Value) -> bool:
 
 def _reads(s: Shapes, node: ir.Node, index: int) -> bool:
     if _computes(node):
-        return index in (0, 3)
+        return index in ((0, 1, 2) if node.op_type == "Attention" else (0, 3))
     return index in _carried(node) and _whole_depthwise(s, node)
 
 

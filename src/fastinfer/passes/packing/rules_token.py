@@ -201,7 +201,8 @@ def cumsum(t: Translation, node: ir.Node, x: list) -> list[Packed]:
     return [p.but(value=t.op("Sub", total, start), content=None, origin=None)]
 
 
-ATTENTION = {"q_layout", "k_layout", "v_layout", "o_layout", "scale", "causal", "softcap", "zero_empty"}
+ATTENTION = {"q_layout", "k_layout", "v_layout", "o_layout", "scale", "causal", "softcap", "zero_empty", "precision",
+             "output_dtype"}  # fmt: skip
 # Where each layout has sequence and heads.
 AXES = {"BNSH": (2, 1), "BSNH": (1, 2), "BNHS": (3, 1)}
 
@@ -231,7 +232,7 @@ def attention(t: Translation, node: ir.Node, x: list) -> list[Packed]:
         mask, attrs["mask_form"] = _mask(t, x[3], heads)
     value = t.op("PackedAttention", q.value, k.value, v.value, t.aux("lengths"), mask, domain=pattern.DOMAIN,
                  hint=node.outputs[0].name or "", **attrs)  # fmt: skip
-    return [Packed(Form.token, tuple(shape), value, dtype=ir.DataType.FLOAT)]
+    return [Packed(Form.token, tuple(shape), value, dtype=node.outputs[0].dtype or ir.DataType.FLOAT)]
 
 
 def _mask(t: Translation, mask: Packed, heads: Extent) -> tuple[ir.Value, str]:

@@ -1,5 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// For csrc/engine/check.h; planner.cc includes it behind Planner, in its unnamed namespace.
+#include "csrc/engine/check.h"
+#include "csrc/engine/planner.h"
+
+namespace fi {
+namespace {
 
 // Goes on where a plan would end: what an operator would compute there is taken from the expectations.
 class Checker final : public Planner {
@@ -82,3 +86,13 @@ class Checker final : public Planner {
   std::vector<const ExpectedValue*> expected_;
   Findings found_;
 };
+
+}  // namespace
+
+Findings check_program(const Program& program, const std::vector<ExpectedValue>& expected) {
+  Segment segment;
+  segment.n_bases = 1 + static_cast<int>(program.inputs.size());
+  return Checker(program, segment, expected).run();
+}
+
+}  // namespace fi
