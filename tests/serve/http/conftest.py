@@ -23,10 +23,10 @@ RULES = Rules(head=0.5, idle=30, window=0.5, rate=1 << 10, linger=0.5, connectio
 class Running:
     """The server, seen from the test's thread."""
 
-    def __init__(self, limits=LIMITS, rules=RULES, app=None):
+    def __init__(self, limits=LIMITS, rules=RULES, ssl=None):
         self.loop = uvloop.new_event_loop()
         self.shm = Regions("fi_http_test_")
-        self._limits, self._rules, self._make = limits, rules, app
+        self._limits, self._rules, self._ssl = limits, rules, ssl
         self._thread = threading.Thread(target=self.loop.run_forever, daemon=True)
 
     def call(self, coroutine, timeout=20):
@@ -39,7 +39,7 @@ class Running:
             self.stack = contextlib.AsyncExitStack()
             self.service = await self.stack.enter_async_context(TinyService())
             self.app = App(self.service, self._limits, self.shm)
-            self.server = HttpServer(self._make(self.app) if self._make else self.app, rules=self._rules)
+            self.server = HttpServer(self.app, ssl=self._ssl, rules=self._rules)
             await self.server.start()
 
         self.call(start())

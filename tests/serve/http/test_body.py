@@ -191,14 +191,14 @@ def test_requests(server, root, match):
     [
         ({"outputs": [{"name": "y"}] * 2}, "asked for twice"), ({"outputs": [{"name": "q"}]}, "no output"),
         ({"outputs": [{"name": f"y{i}"} for i in range(10**5 // 4)]}, "at most 1024"), ({"outputs": {}}, "an object"),
-        ({"outputs": [{"name": "y", "parameters": {"classification": -1}}]}, "at least 0"),
+        ({"outputs": [{"name": "y", "parameters": {"classification": -1}}]}, "at least 1"),
         ({"outputs": [{"name": "y", "parameters": {"binary_data": "yes"}}]}, "a string"), ({"outputs": 5}, "a number"),
         ({"outputs": [{"name": "y", "parameters": {"classification": 1, "shared_memory_region": "r"}}]}, "shared memory"),
         ({"outputs": [{"name": "y", "parameters": {"shared_memory_region": "r"}}]}, "shared_memory_byte_size"),
         ({"id": 5}, "a number"), ({"id": "x" * 300}, "300 characters"), ({"id": "a\nb"}, "control characters"),
-        ({"parameters": {"timeout": -1}}, "at least 0"), ({"parameters": {"timeout": "5"}}, "a string"),
-        ({"parameters": {"priority": 1.5}}, "a number"), ({"parameters": {"binary_data_output": 1}}, "a number"),
-        ({"parameters": {"sequence_id": -1}}, "at least 0"), ({"parameters": {"sequence_start": 0}}, "a number"),
+        ({"parameters": {"timeout": -1}}, "at least 0"), ({"parameters": {"timeout": "5"}}, "'timeout'"),
+        ({"parameters": {"priority": 1.5}}, "'priority'"), ({"parameters": {"binary_data_output": 1}}, "a number"),
+        ({"parameters": {"sequence_id": -1}}, "at least 0"), ({"parameters": {"sequence_start": 0}}, "'sequence_start'"),
         ({"parameters": {f"p{i}": 1 for i in range(300)}}, "256 members"),
     ],
 )  # fmt: skip

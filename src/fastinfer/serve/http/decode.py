@@ -12,6 +12,7 @@ from fastinfer.serve.http import fields, jsontext, numbers
 from fastinfer.serve.http.fields import refuse
 from fastinfer.serve.http.regions import Regions
 from fastinfer.serve.messages import InferRequest, Limits, RequestedOutput, Tensor
+from fastinfer.serve.reserved import take_reserved
 
 Body = bytes | bytearray
 BINARY_ONLY = ("FP16", "BF16")  # the protocol has no JSON form of them
@@ -32,8 +33,10 @@ def decode_request(
     inputs, end = _inputs(root, view, length, limits, shm)
     if end != len(body):
         raise refuse(f"{len(body) - end} bytes follow the last binary tensor: each needs its 'binary_data_size'")
-    request = InferRequest(model, inputs, version, fields.text(root, "id", "the request", limits.name, ""))
-    fields.take_reserved(request, given)
+    given.pop("binary_data_output", None)
+    request = InferRequest(model, inputs, version, fields.text(root, "id", "the request", limits.name, ""), given)
+    if given:
+        take_reserved(request)
     request.outputs = _outputs(root, limits)
     return request, binary
 
@@ -114,8 +117,10 @@ def _outputs(root: dict[str, Any], limits: Limits) -> list[RequestedOutput] | No
         names.add(name)
         parameters = fields.parameters(entry, f"output '{name}'")
         fields.flag(parameters, "binary_data", f"output '{name}'", False)
-        if fields.integer(parameters, "classification", f"output '{name}'", 0) and "shared_memory_region" in parameters:
-            raise refuse(f"output '{name}': a classification cannot go to shared memory")
+        if "classification" in parameters:
+            fields.integer(parameters, "classification", f"output '{name}'", least=1)
+            if "shared_memory_region" in parameters:
+                raise refuse(f"output '{name}': a classification cannot go to shared memory")
         outputs.append(RequestedOutput(name, parameters))
     return outputs
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import orjson
 
+from fastinfer.serve.classification import classify
 from fastinfer.serve.datatypes import BYTES, encode
 from fastinfer.serve.http import numbers
 from fastinfer.serve.http.decode import BINARY_ONLY, region_of
@@ -37,8 +38,8 @@ def encode_response(
     blobs: list[bytes | memoryview] = []
     for tensor, request in _in_order(response, wanted):
         asked = request.parameters if request is not None else {}
-        if asked.get("classification"):
-            tensor = _classified(tensor, asked["classification"])
+        if "classification" in asked:
+            tensor = classify(tensor, asked["classification"])
         entry: dict[str, Any] = {"name": tensor.name, "datatype": tensor.datatype, "shape": tensor.array.shape}
         if "shared_memory_region" in asked:
             entry["parameters"] = _to_region(tensor, asked, shm)
@@ -90,27 +91,6 @@ def _to_region(tensor: Tensor, asked: dict[str, Any], shm: Regions) -> dict[str,
         raise refuse(f"output '{tensor.name}' has {len(data)} bytes; shared_memory_byte_size is {size}")
     shm.write(region, offset, data)
     return {"shared_memory_region": region, "shared_memory_offset": offset, "shared_memory_byte_size": len(data)}
-
-
-def _classified(tensor: Tensor, k: int) -> Tensor:
-    array = tensor.array
-    if tensor.datatype == BYTES:
-        raise refuse(f"output '{tensor.name}': {BYTES} cannot be classified")
-    if array.dtype.kind in "fV":
-        array = array.astype(np.float64 if array.itemsize == 8 else np.float32)
-        array = np.where(np.isnan(array), -np.inf, array)
-    elif array.dtype.kind == "b":
-        array = array.astype(np.uint8)
-    rows = array.reshape(len(array), -1) if array.ndim > 1 and len(array) else array.reshape(1, -1)
-    k = min(k, rows.shape[1])
-    # Ascending and stable on the reversed row, then reversed: of equal elements the first comes first.
-    order = rows.shape[1] - 1 - np.argsort(rows[:, ::-1], axis=1, kind="stable")[:, ::-1][:, :k]
-    form = "{:f}:{}" if array.dtype.kind == "f" else "{}:{}"
-    best = np.empty((len(rows), k), object)
-    for row, indices in enumerate(order.tolist()):
-        best[row] = [form.format(rows[row, i], i).encode() for i in indices]
-    shaped = best if array.ndim > 1 else best[0]
-    return Tensor(tensor.name, BYTES, shaped, tensor.parameters)
 
 
 def encode_plain(response: InferResponse) -> bytes:

@@ -7,10 +7,8 @@ from typing import Any
 
 from fastinfer.serve.errors import Kind, ServeError
 from fastinfer.serve.http.jsontext import kind
-from fastinfer.serve.messages import InferRequest, Parameters
+from fastinfer.serve.messages import Parameters
 
-# Triton's priority 1 is the highest and 0 means "not said"; ours grow upwards. One that is not said counts as this level.
-DEFAULT_PRIORITY = 4
 MAX_PARAMETERS = 256
 
 
@@ -63,26 +61,3 @@ def parameters(owner: dict[str, Any], where: str) -> Parameters:
         if type(parameter) in (list, dict, type(None)):
             raise refuse(f"{where}: parameter '{name[:64]}' is {kind(parameter)}; needed: a string, number or boolean")
     return value
-
-
-def take_reserved(request: InferRequest, given: Parameters) -> None:
-    """Moves what the protocol's reserved parameters say into the request; what is left are the client's own."""
-    where = "the request"
-    if given:
-        request.timeout = seconds(given)
-        level = integer(given, "priority", where, 0)
-        request.priority = DEFAULT_PRIORITY - level if level else 0
-        sequence = given.get("sequence_id", 0)
-        if type(sequence) is not str:
-            sequence = integer(given, "sequence_id", where, 0)
-        request.sequence = sequence
-        request.sequence_start = flag(given, "sequence_start", where, False)
-        request.sequence_end = flag(given, "sequence_end", where, False)
-        for name in ("timeout", "priority", "sequence_id", "sequence_start", "sequence_end", "binary_data_output"):
-            given.pop(name, None)
-    request.parameters = given
-
-
-def seconds(given: Parameters) -> float | None:
-    """The parameter `timeout`, which is in microseconds; 0 is none."""
-    return integer(given, "timeout", "the request", 0) / 1e6 or None

@@ -70,7 +70,7 @@ def _schemas(limits: Limits) -> Schema:
         },
         "OutputParameters": {
             **_PARAMETERS,
-            "properties": {"binary_data": _FLAG, "classification": _COUNT},
+            "properties": {"binary_data": _FLAG, "classification": {"type": "integer", "minimum": 1}},
         },
         "Server": _object({"name": _TEXT, "version": _TEXT, "extensions": _list(_TEXT)}),
         "Model": _object(

@@ -48,13 +48,14 @@ class HttpServer:
         loop = asyncio.get_running_loop()
         state = self.state = State(self._rules)
         make = lambda: Protocol(self._config, state)  # noqa: E731
+        options: dict[str, Any] = {"backlog": BACKLOG}
+        if self._ssl is not None:
+            options |= {"ssl": self._ssl, "ssl_handshake_timeout": self._rules.head}
         if self._sockets is None:
             host, port = self._address
-            self._servers = [await loop.create_server(make, host, port, ssl=self._ssl, backlog=BACKLOG)]
+            self._servers = [await loop.create_server(make, host, port, **options)]
         else:
-            self._servers = [
-                await loop.create_server(make, sock=s, ssl=self._ssl, backlog=BACKLOG) for s in self._sockets
-            ]
+            self._servers = [await loop.create_server(make, sock=s, **options) for s in self._sockets]
 
     @property
     def addresses(self) -> list[tuple[str, int]]:
