@@ -82,7 +82,7 @@ class Protocol(HttpToolsProtocol):
 
     # ------------------------------------------------------------------------------------------------------ connection
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:
         super().connection_made(transport)
         self._exit = _Exit(self, transport)
         if len(self.connections) > self._rules.connections:
@@ -170,7 +170,7 @@ class Protocol(HttpToolsProtocol):
             self._stop(Kind.UNSUPPORTED, "needed: HTTP/1.1")
         self._state.tick()
         super().on_headers_complete()
-        self.cycle.transport = self._exit  # type: ignore[assignment]
+        self.cycle.transport = self._exit
         self._in_head, self._in_body = False, True
         self._deadline = None
         if self.parser.should_upgrade():
