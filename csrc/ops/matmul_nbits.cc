@@ -3,7 +3,7 @@
 #include <vector>
 
 #include "csrc/ops/op.h"
-#include "kernels/gemm/nbits.h"
+#include "kernels/nbits/nbits.h"
 
 namespace fi {
 namespace {
@@ -13,7 +13,7 @@ enum { kA, kB, kScales, kZeros, kGroups, kBias };
 
 class MatMulNBitsOp final : public Op {
  public:
-  explicit MatMulNBitsOp(BuildContext& ctx) : kernel_(gemm_f32(ctx.isa)), dequantize_(dequantize_nbits(ctx.isa)) {
+  explicit MatMulNBitsOp(BuildContext& ctx) : gemm_(gemm_f32(ctx.isa)), kernels_(nbits_kernels(ctx.isa)) {
     const Attributes& attributes = ctx.node.attributes;
     const int64_t bits = attributes.i("bits", 4);
     b_ = {attributes.i("K"), attributes.i("N"), attributes.i("block_size"), static_cast<int>(bits)};
@@ -25,6 +25,7 @@ class MatMulNBitsOp final : public Op {
                 ", needed: between 1 and 2^31");
     check_model(b_.block >= 16 && b_.block <= most && (b_.block & (b_.block - 1)) == 0, "block_size is ", b_.block,
                 ", needed: a power of two from 16 on");
+    bytes_ = attributes.i("accuracy_level", 0) >= 4 && b_.block <= kNBitsS8Block;
     pack(ctx);
   }
 
@@ -37,18 +38,36 @@ class MatMulNBitsOp final : public Op {
     if (ctx.has_input(kBias))
       check(ctx.dtype(kBias) == DType::f32 && ctx.input(kBias).elements() == b_.n, "the bias is ", ctx.input(kBias),
             ", needed: float32 [", b_.n, "]");
-    const NBitsStep p{&kernel_, dequantize_, b_, a.elements(0, a.rank() - 1)};
-    const double work = static_cast<double>(p.m) * b_.k * b_.n;
-    const int parts = ctx.parts_for(work / 32 + static_cast<double>(b_.k * b_.n) / 4);
+    NBitsStep p{&kernels_, &gemm_, b_, {}, a.elements(0, a.rank() - 1), zeros_ != nullptr};
     const Operand y = ctx.output(0, DType::f32, out);
-    const Operand scratch = ctx.scratch(static_cast<size_t>(parts * kNBitsChunk * 64) * sizeof(float));
-    ctx.step("gemm_nbits", nbits_step, p,
-             {ctx.in(kA), ctx.address(q_), ctx.address(scales_), zeros_ ? ctx.address(zeros_) : Operand{0, 0},
-              ctx.in(kBias), y, scratch},
-             parts, 2 * work);
+    bytes_ ? plan_bytes(ctx, p, y) : plan_floats(ctx, p, y);
   }
 
  private:
+  Operand zeros(PlanContext& ctx) const { return zeros_ ? ctx.address(zeros_) : Operand{0, 0}; }
+
+  void plan_floats(PlanContext& ctx, const NBitsStep& p, Operand y) const {
+    const double weights = static_cast<double>(b_.k * b_.n), work = static_cast<double>(p.m) * weights;
+    const int parts = ctx.parts_for(work / 32 + weights / 16);
+    const Operand scratch = p.m > kNBitsFewRows
+                                ? ctx.scratch(static_cast<size_t>(parts * kNBitsChunk * 64) * sizeof(float))
+                                : Operand{0, 0};
+    ctx.step(kernels_.f32_name, nbits_f32_step, p,
+             {ctx.in(kA), ctx.address(q_), ctx.address(scales_), zeros(ctx), ctx.in(kBias), y, scratch}, parts,
+             2 * work);
+  }
+
+  void plan_bytes(PlanContext& ctx, NBitsStep& p, Operand y) const {
+    const double weights = static_cast<double>(b_.k * b_.n), rows = static_cast<double>(p.m);
+    p.quantized = {p.m, (b_.k + 15) / 16 * 16, blocks_of_k(b_)};
+    const Operand quantized = ctx.scratch(static_cast<size_t>(rows_bytes(p.quantized)));
+    ctx.step("nbits_quantize", nbits_quantize_step, p, {ctx.in(kA), quantized},
+             ctx.parts_for(rows * static_cast<double>(b_.k) / 8));
+    ctx.step(kernels_.s8_name, nbits_s8_step, p,
+             {quantized, ctx.address(q_), ctx.address(scales_), zeros(ctx), ctx.in(kBias), y},
+             ctx.parts_for(rows * weights / 96 + weights / 32), 2 * rows * weights);
+  }
+
   void pack(BuildContext& ctx) {
     const NBitsPanels b = b_;
     const int64_t blocks = blocks_of_k(b);
@@ -60,8 +79,8 @@ class MatMulNBitsOp final : public Op {
                 ", needed: uint8 [", b.n, ", ", blocks, ", ", b.block * b.bits / 8, "]");
     check_model(scales->elements() == b.n * blocks, "the scales are ", *scales, ", needed: [", b.n, ", ", blocks, "]");
     Packing how;
-    how.layout = words("nbits", b.bits, name);
-    how.bytes = static_cast<size_t>(packed_floats(columns_of(b, rows_of_q(b))));
+    how.layout = words("nbits", b.bits, "_groups", name);
+    how.bytes = static_cast<size_t>(packed_floats(columns_of(b, groups_of_k(b)))) * 4;
     how.pack = [b](const Tensor& dense, void* packed) {
       pack_nbits(b, dense.as<uint8_t>(), static_cast<uint8_t*>(packed));
     };
@@ -98,9 +117,10 @@ class MatMulNBitsOp final : public Op {
     zeros_ = ctx.packed(kZeros, how);
   }
 
-  const GemmF32& kernel_;
-  DequantizeFn dequantize_;
+  const GemmF32& gemm_;
+  const NBitsKernels& kernels_;
   NBitsPanels b_;
+  bool bytes_ = false;  // activations as bytes
   const void *q_ = nullptr, *scales_ = nullptr, *zeros_ = nullptr;
 };
 

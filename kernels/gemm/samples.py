@@ -51,25 +51,10 @@ def _integer(m: int, k: int, n: int) -> Case:
     return Case("MatMulInteger", (T((m, k), "uint8"), W(k, n, dtype="int8")))
 
 
-def _nbits(m: int, k: int, n: int) -> Case:
-    blocks = k // 32
-    packed = T((n, blocks, 16), "uint8", constant=True)
-    return Case(
-        "MatMulNBits",
-        (T((m, k)), packed, W(n * blocks)),
-        {"K": k, "N": n, "bits": 4, "block_size": 32},
-        "com.microsoft",
-    )
-
-
 # What benchmarks/kernels.py times.
 CASES = {
     **{f"f32_{name}": _matmul(*shape) for name, shape in MODELS.items()},
     **{f"bf16_{name}": _matmul(*shape, precision="bf16") for name, shape in MODELS.items()},
     **{f"u8s8_{name}": _integer(*shape) for name, shape in MODELS.items()},
     "f64_bert_qkv": Case("MatMul", (T((128, 768), "float64"), W(768, 768, dtype="float64"))),
-    "nbits_decode_up": _nbits(1, 768, 3072),
-    "nbits_bert_up": _nbits(128, 768, 3072),
 }
-# Rows that run inside a step of another name.
-STEPS = {"dequantize_nbits_chunk": "gemm_nbits"}

@@ -2,7 +2,6 @@
 #include "kernels/gemm/generic.h"
 #include "kernels/gemm/generic_bf16.h"
 #include "kernels/gemm/generic_f64.h"
-#include "kernels/gemm/generic_nbits.h"
 #include "kernels/gemm/generic_quantize.h"
 #include "kernels/gemm/generic_rows.h"
 #include "kernels/gemm/generic_u8s8.h"
@@ -18,8 +17,6 @@ void pack_gemm_f32_6x64(const float* b, int64_t stride_k, int64_t stride_n, int6
 void gemm_u8s8s32_6x64x2(const GemmU8S8Tile& g) { u8s8_columns<BestDot, 6, 2>(g, 0); }
 
 void tile_f64_4(const TileF64& t) { tile_f64_all<4>(t); }
-
-void dequantize_nbits_chunk(const NBitsChunk& c, float* out) { dequantize_chunk(c, out); }
 
 }  // namespace fi::FI_ISA
 
