@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A server as its users start it: a process of the command, on loopback."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+X = [[1.0, 2.0, 3.0, 4.0]]
+SOURCE = Path(__file__).resolve().parents[3] / "src"
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+class Running:
+    def __init__(self, process, port, grpc_port, log, tls):
+        self.process, self.port, self.grpc_port, self.log, self.tls = process, port, grpc_port, log, tls
+
+    def connect(self):
+        if self.tls is not None:
+            return http.client.HTTPSConnection("127.0.0.1", self.port, timeout=20, context=self.tls)
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+
+    def ask(self, method, path, body=None, headers=None, connection=None):
+        """(status, JSON or text). connection: one that stays open."""
+        own = connection or self.connect()
+        try:
+            data = json.dumps(body) if body is not None else None
+            own.request(method, path, data, headers or {})
+            response = own.getresponse()
+            text = response.read().decode()
+            kind = response.getheader("content-type", "")
+            return response.status, json.loads(text) if text and "json" in kind else text
+        finally:
+            if connection is None:
+                own.close()
+
+    def infer(self, model, x, connection=None, **options):
+        body = {"inputs": [{"name": "x", "datatype": "FP32", "shape": list(np.shape(x)), "data": np.ravel(x).tolist()}]}
+        return self.ask("POST", f"/v2/models/{model}/infer", body, connection=connection, **options)
+
+    def wait(self, path="/v2/health/ready", seconds=60):
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            assert self.process.poll() is None, f"the server ended: {self.log.read_text()}"
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                if self.ask("GET", path)[0] == 200:
+                    return
+            time.sleep(0.05)
+        raise AssertionError(f"not ready after {seconds} s: {self.log.read_text()}")
+
+    def end(self, number=signal.SIGTERM, seconds=30):
+        """The exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        return self.process.wait(seconds)
+
+
+def command(repository, *options):
+    return [sys.executable, "-m", "fastinfer", "serve", str(repository), *map(str, options)]
+
+
+def environment():
+    return {**os.environ, "PYTHONPATH": str(SOURCE)}
+
+
+@contextlib.contextmanager
+def serving(repository, *options, folder, tls=None, wait=True):
+    """folder: for the log. tls: a client's SSLContext, where the server speaks TLS."""
+    port, grpc_port = free_port(), free_port()
+    log = Path(folder) / f"server-{port}.log"
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            command(repository, "--http-port", port, "--grpc-port", grpc_port, *options),
+            stdout=out, stderr=out, env=environment(),
+        )  # fmt: skip
+    running = Running(process, port, grpc_port, log, tls)
+    try:
+        if wait:
+            running.wait()
+        yield running
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def client_context(ca, certificate=None, key=None):
+    context = ssl.create_default_context(cafile=str(ca))
+    context.check_hostname = False
+    if certificate is not None:
+        context.load_cert_chain(certificate, key)
+    return context
