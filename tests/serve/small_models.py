@@ -77,6 +77,16 @@ def mlp(width=256, seed=0):
     return _model(nodes, [("x", F, ["n", width])], [("y", F, ["n", width])], weights)
 
 
+def heavy(layers=24, width=1024):
+    """y = x, slowly: `layers` products with an identity of `width`, 2 · layers · width² operations a row of 4."""
+    first = np.eye(4, width, dtype=np.float32)
+    nodes = [helper.make_node("MatMul", ["x", "first"], ["h0"])]
+    nodes += [helper.make_node("MatMul", [f"h{i}", "identity"], [f"h{i + 1}"]) for i in range(layers)]
+    nodes += [helper.make_node("MatMul", [f"h{layers}", "last"], ["y"])]
+    weights = [("first", first), ("identity", np.eye(width, dtype=np.float32)), ("last", first.T.copy())]
+    return _model(nodes, [("x", F, ["n", 4])], [("y", F, ["n", 4])], weights)
+
+
 def put(root, name, version, model, settings=None, file="model.onnx"):
     """Writes a model as one version of a repository; returns its folder."""
     folder = root / name / str(version)

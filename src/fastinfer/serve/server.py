@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
 import socket
 import time
 from collections.abc import Mapping, Sequence
@@ -22,8 +21,11 @@ from fastinfer.serve.observe.metrics import Metrics, Snapshot
 from fastinfer.serve.registry import Registry
 from fastinfer.serve.service import Service
 from fastinfer.serve.shm import Regions
+from fastinfer.serve.signals import Signals, leave
 
 log = logging.getLogger("fastinfer.serve")
+# Every request is answered when models are closed: what takes longer than so many seconds is a model that is being loaded.
+LOADS = 2.0
 
 
 class Server:
@@ -40,7 +42,7 @@ class Server:
         self._ssl, self._tls = config.ssl(), config.grpc_tls()
         self.registry = Registry(
             config.repository, models=config.models, cache=config.cache, trust=config.trust,
-            allow_files=config.allow_files, on_change=self._changed, observe=self.metrics.observe,
+            allow_files=config.allow_files, on_change=self.changed, observe=self.metrics.observe,
         )  # fmt: skip
         self.service: Service = self.registry
         self.operations: admin.Operations = Alone(self)
@@ -49,7 +51,8 @@ class Server:
         self._grpc: GrpcServer | None = None
         self.http_port = self.grpc_port = 0
 
-    def _changed(self, model: str) -> None:
+    def changed(self, model: str = "") -> None:
+        """Tells those who watch over gRPC that readiness may be another one."""
         if self._grpc is not None:
             self._grpc.changed()
 
@@ -58,7 +61,7 @@ class Server:
         failed = await self.registry.open()
         for name, error in failed.items():
             log.error("model '%s' is not served: %s", name, error)
-        self._changed("")
+        self.changed()
         return failed
 
     async def listen(self, sockets: Sequence[socket.socket] | None = None, reuse_port: bool = False) -> None:
@@ -75,15 +78,31 @@ class Server:
             )
             self.grpc_port = await self._grpc.start(c.host, c.grpc_port, tls=self._tls, reuse_port=reuse_port)
 
+    async def load_unless(self, end: asyncio.Event) -> None:
+        """As `load`; given up when `end` is set meanwhile."""
+        loading, ending = asyncio.ensure_future(self.load()), asyncio.ensure_future(end.wait())
+        await asyncio.wait([loading, ending], return_when=asyncio.FIRST_COMPLETED)
+        ending.cancel()
+        if loading.done():
+            log.info("ready" if not loading.result() else "some models could not be loaded")
+        else:
+            loading.cancel()
+
     async def stop(self) -> None:
         """Not ready at once; `drain` seconds later no more connections; requests under way have `grace` seconds."""
         self.registry.drain()
-        self._changed("")
+        self.changed()
+        if self._http is not None:
+            self._http.drain()
         if self.config.drain:
             await asyncio.sleep(self.config.drain)
         ends = [s.stop(self.config.grace) for s in (self._http, self._grpc) if s is not None]
         await asyncio.gather(*ends)
-        await self.registry.close()
+        try:
+            await asyncio.wait_for(self.registry.close(), LOADS)
+        except asyncio.TimeoutError:
+            log.warning("a model is still being loaded or run; it is left")
+            leave(0)
 
     async def refresh(self) -> None:
         """SIGHUP: what has changed on disk: keys, models, settings, what is live."""
@@ -122,44 +141,14 @@ class Alone:
 
 
 async def run(config: Config) -> None:
-    """Serves until SIGTERM or SIGINT; the second one ends it at once. SIGHUP reads again what has changed on disk."""
-    loop = asyncio.get_running_loop()
+    """Serves until SIGTERM or SIGINT (signals.py)."""
     server = Server(config)
-    end = asyncio.Event()
-    stopping: list[asyncio.Task] = []
-
-    def ending() -> None:
-        if end.is_set():
-            log.warning("told to end for the second time: ending at once")
-            for task in stopping:
-                task.cancel()
-        end.set()
-
-    signals = (signal.SIGTERM, signal.SIGINT)
-    for number in signals:
-        loop.add_signal_handler(number, ending)
-    refreshing: set[asyncio.Task] = set()
-
-    def refresh() -> None:
-        task = loop.create_task(server.refresh())
-        refreshing.add(task)
-        task.add_done_callback(refreshing.discard)
-
-    loop.add_signal_handler(signal.SIGHUP, refresh)
+    signals = Signals(server.refresh)
     # Probes are answered while models load: live, and not ready.
     await server.listen()
     log.info("listening", extra={"http": server.http_port, "grpc": server.grpc_port or None})
-    await asyncio.wait(
-        [asyncio.ensure_future(server.load()), waiting := asyncio.ensure_future(end.wait())],
-        return_when=asyncio.FIRST_COMPLETED,
-    )
-    if not end.is_set():
-        log.info("ready" if server.registry.ready() else "some models could not be loaded")
-    await waiting
+    await server.load_unless(signals.end)
+    await signals.end.wait()
     log.info("draining")
-    stopping.append(asyncio.ensure_future(server.stop()))
-    try:
-        await stopping[0]
-    except asyncio.CancelledError:
-        pass
+    await server.stop()
     log.info("ended")

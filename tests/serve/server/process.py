@@ -21,6 +21,13 @@ X = [[1.0, 2.0, 3.0, 4.0]]
 SOURCE = Path(__file__).resolve().parents[3] / "src"
 
 
+def wait_until(condition, seconds=30):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not come to that"
+        time.sleep(0.01)
+
+
 def free_port():
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
@@ -63,6 +70,23 @@ class Running:
                     return
             time.sleep(0.05)
         raise AssertionError(f"not ready after {seconds} s: {self.log.read_text()}")
+
+    def statistics(self, model):
+        """Of its only version."""
+        (row,) = self.ask("GET", f"/v2/models/{model}/stats")[1]["model_stats"]
+        return row
+
+    def workers(self):
+        """Process ids of the server's children."""
+        pid = self.process.pid
+        return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+    @staticmethod
+    def alive(pid):
+        try:
+            return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+        except OSError:
+            return False
 
     def end(self, number=signal.SIGTERM, seconds=30):
         """The exit code."""

@@ -46,6 +46,7 @@ class State(ServerState):
         super().__init__()
         self.rules = rules
         self.left = asyncio.Event()  # set when a connection ends
+        self.draining = False  # each answer is its connection's last
         self._second = -1
 
     def tick(self) -> None:
@@ -102,6 +103,11 @@ class Protocol(HttpToolsProtocol):
             self._active.message_event.set()
         super().connection_lost(exc)
         self._state.left.set()
+
+    def end_after_answer(self) -> None:
+        """The answer to the request under way, if there is one, is the connection's last."""
+        if self.cycle is not None:
+            self.cycle.keep_alive = False
 
     def finish(self) -> None:
         """Closes once what was written is sent. A request that still comes in is read to its end, for a moment."""
@@ -173,7 +179,7 @@ class Protocol(HttpToolsProtocol):
         self.cycle.transport = self._exit
         self._in_head, self._in_body = False, True
         self._deadline = None
-        if self.parser.should_upgrade():
+        if self._state.draining or self.parser.should_upgrade():
             self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:

@@ -4,16 +4,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import ssl as tls
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from uvicorn.config import Config
 
 from fastinfer.serve.http.protocol import Protocol, Rules, State
 
 BACKLOG = 2048
+LINGER = 0.05  # seconds that idle connections are still read when the server stops
 
 
 class HttpServer:
@@ -62,13 +64,25 @@ class HttpServer:
         """(host, port) of every listening socket."""
         return [s.getsockname()[:2] for server in self._servers for s in server.sockets]  # type: ignore[attr-defined]
 
+    def drain(self) -> None:
+        """From now on each answer is its connection's last, and says so: clients go on elsewhere, and none sends a request
+        into a connection that is about to be closed."""
+        if self.state is not None:
+            self.state.draining = True
+            for connection in cast("set[Protocol]", self.state.connections):
+                connection.end_after_answer()
+
     async def stop(self, grace: float = 10.0) -> None:
         """Takes no more connections, ends idle ones, waits `grace` seconds for requests under way, and then cancels them."""
-        for server in self._servers:
-            server.close()
         state = self.state
         if state is None:
             return
+        self.drain()
+        for server in self._servers:
+            server.close()
+        # What has reached the machine but not yet this loop is a request too.
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(_left(state), min(LINGER, grace))
         for connection in list(state.connections):
             connection.shutdown()
         try:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from fastinfer.errors import InputError
 from fastinfer.serve.config import Config
+from fastinfer.serve.signals import Signals
 from fastinfer.serve.workers.supervisor import Supervisor
 
 log = logging.getLogger("fastinfer.serve.workers")
@@ -21,33 +22,58 @@ log = logging.getLogger("fastinfer.serve.workers")
 
 async def run(config: Config, log_style: str, log_level: str) -> None:
     """Serves until SIGTERM or SIGINT. Raises CrashLoop, OSError, InputError."""
-    if config.shared_memory:
-        raise InputError("shared memory is registered with one process: it needs workers=1")
+    check(config)
     listening = listen(config.host, config.http_port)
-
-    def command(number: int, link: int) -> list[str]:
-        plan = {"config": as_json(config), "number": number, "link": link, "socket": listening.fileno(),
-                "log": [log_style, log_level]}  # fmt: skip
-        return [sys.executable, "-m", "fastinfer.serve.workers.worker", json.dumps(plan)]
-
-    grace = config.drain + config.grace + 5
-    supervisor = Supervisor(command, config.workers, [listening.fileno()], grace)
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, supervisor.stop)
-    loop.add_signal_handler(signal.SIGHUP, lambda: supervisor.signal(signal.SIGHUP))
-    log.info("starting", extra={"workers": config.workers, "http": config.http_port, "grpc": config.grpc_port})
     try:
-        await supervisor.run()
+        if config.grpc_port is not None:
+            reserve(config.host, config.grpc_port)
+        await _supervise(config, listening, [log_style, log_level])
     finally:
         listening.close()
     log.info("ended")
 
 
+async def _supervise(config: Config, listening: socket.socket, style: list[str]) -> None:
+    def command(number: int, link: int) -> list[str]:
+        plan = {"config": as_json(config), "number": number, "link": link, "socket": listening.fileno(), "log": style}
+        return [sys.executable, "-m", "fastinfer.serve.workers.worker", json.dumps(plan)]
+
+    grace = config.drain + config.grace + 5
+    supervisor = Supervisor(command, config.workers, [listening.fileno()], grace)
+
+    async def refresh() -> None:
+        supervisor.signal(signal.SIGHUP)
+
+    signals = Signals(refresh, at_once=supervisor.kill)
+    log.info("starting", extra={"workers": config.workers, "http": config.http_port, "grpc": config.grpc_port})
+    running = asyncio.ensure_future(supervisor.run())
+    ending = asyncio.ensure_future(signals.end.wait())
+    await asyncio.wait([running, ending], return_when=asyncio.FIRST_COMPLETED)
+    ending.cancel()
+    supervisor.stop()
+    await running
+
+
+def check(config: Config) -> None:
+    """What each worker would fail with, said once and before any is started. Raises InputError."""
+    if config.shared_memory:
+        raise InputError("shared memory is registered with one process: it needs workers=1")
+    as_json(config)
+    config.gate()
+    config.ssl()
+    config.grpc_tls()
+
+
+def reserve(host: str, port: int) -> None:
+    """Raises OSError when somebody has gRPC's port: the workers share it, so they would share it with him too."""
+    with socket.socket(_family(host), socket.SOCK_STREAM) as s:
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        s.bind((host, port))
+
+
 def listen(host: str, port: int) -> socket.socket:
     """A listening socket that all workers take connections from."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    s = socket.socket(family, socket.SOCK_STREAM)
+    s = socket.socket(_family(host), socket.SOCK_STREAM)
     try:
         s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         s.bind((host, port))
@@ -57,6 +83,10 @@ def listen(host: str, port: int) -> socket.socket:
         s.close()
         raise
     return s
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
 def as_json(config: Config) -> dict[str, object]:

@@ -3,19 +3,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+import asyncio
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from fastinfer.serve.messages import InferRequest, InferResponse
 from fastinfer.serve.observe.metrics import Metrics
 from fastinfer.serve.service import Service
-from fastinfer.serve.workers.link import Link
+from fastinfer.serve.workers.link import Handler, Link
 
 
 def answering(
-    own: Service, metrics: Metrics, gauges: Callable[[], dict[str, float]]
-) -> Callable[[str, dict[str, Any]], Awaitable[Any]]:
-    """What a worker answers when the supervisor asks it."""
+    own: Service, metrics: Metrics, gauges: Callable[[], dict[str, float]], begun: Callable[[], None]
+) -> Handler:
+    """What a worker answers when the supervisor asks it. begun: called when it says that every worker has been ready."""
 
     async def answer(operation: str, arguments: dict[str, Any]) -> Any:
         if operation == "load":
@@ -28,6 +29,8 @@ def answering(
             return metrics.snapshot()
         if operation == "gauges":
             return gauges()
+        if operation == "begun":
+            return begun()
         raise ValueError(operation)
 
     return answer
@@ -35,13 +38,17 @@ def answering(
 
 class SharedService:
     """`own`, with what changes models asked of all workers. Everything else (readiness, metadata, infer) is this worker's,
-    as all hold the same; its statistics of the protocol are its own too (/metrics has those of all)."""
+    as all hold the same; its statistics of the protocol are its own too (/metrics has those of all). It is not ready before
+    all workers are (`begun`): a connection may come to any of them."""
 
-    def __init__(self, own: Service, link: Link) -> None:
-        self._own, self._link = own, link
+    def __init__(self, own: Service, link: Link, begun: asyncio.Event) -> None:
+        self._own, self._link, self._begun = own, link, begun
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._own, name)
+
+    def ready(self) -> bool:
+        return self._begun.is_set() and self._own.ready()
 
     async def infer(self, request: InferRequest) -> InferResponse:
         return await self._own.infer(request)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import signal
 import socket
@@ -13,16 +14,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from fastinfer.errors import FastinferError
 from fastinfer.serve.errors import Kind, ServeError
 from fastinfer.serve.workers.link import Link, LinkClosed
 
 log = logging.getLogger("fastinfer.serve.workers")
 
-# A worker that dies is replaced at once; more than so many deaths in so many seconds mean that the next one dies too.
+# A worker that dies is replaced at once; more than so many deaths in so many seconds mean that the next one dies too. While
+# others serve the replacement then waits, twice as long each time; when none does, it all ends.
 DEATHS, WINDOW = 5, 30.0
+PAUSE, LONGEST = 1.0, 60.0
 
 
-class CrashLoop(RuntimeError):
+class CrashLoop(FastinferError):
     """Workers die faster than it makes sense to start them."""
 
 
@@ -32,6 +36,10 @@ class _Worker:
     process: asyncio.subprocess.Process
     link: Link
     ready: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def serves(self) -> bool:
+        return self.ready.is_set() and self.process.returncode is None
 
 
 class Supervisor:
@@ -45,6 +53,8 @@ class Supervisor:
         self._command, self._count, self._fds, self._grace = command, workers, tuple(fds), grace
         self._workers: dict[int, _Worker] = {}
         self._deaths: deque[float] = deque()
+        self._pause = 0.0
+        self._begun = False  # every worker has been ready
         # The last change of each model, for workers that start later.
         self._changes: dict[str, dict[str, Any]] = {}
         self._change = asyncio.Lock()
@@ -68,6 +78,11 @@ class Supervisor:
 
     def stop(self) -> None:
         self._ending.set()
+
+    def kill(self) -> None:
+        """Ends the workers now, whatever they do."""
+        self._ending.set()
+        self.signal(signal.SIGKILL)
 
     @property
     def pids(self) -> list[int]:
@@ -99,23 +114,41 @@ class Supervisor:
         if self._ending.is_set():
             return
         log.error("worker %d (pid %d) ended with %s", worker.number, worker.process.pid, _ending(code))
+        pause = self._pause_after(worker, code)
+        if pause:
+            log.error("worker %d is started again in %g s", worker.number, pause)
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._ending.wait(), pause)
+        if not self._ending.is_set():
+            await self._start(worker.number)
+
+    def _pause_after(self, worker: _Worker, code: int) -> float:
+        """Seconds until a dead worker is replaced. Ends it all when workers die in a row and none serves."""
         now = time.monotonic()
         self._deaths.append(now)
-        while self._deaths and self._deaths[0] < now - WINDOW:
+        while self._deaths[0] < now - WINDOW:
             self._deaths.popleft()
-        if len(self._deaths) > DEATHS:
-            self._failed = CrashLoop(
-                f"{len(self._deaths)} workers ended within {WINDOW:g} s, the last with {_ending(code)}"
-            )
+        if len(self._deaths) <= DEATHS:
+            self._pause = 0.0
+            return 0.0
+        if not any(w.serves for w in self._workers.values() if w is not worker):
+            text = f"{len(self._deaths)} workers ended within {WINDOW:g} s, the last with {_ending(code)}; none serves"
+            self._failed = CrashLoop(text)
             self._ending.set()
-            return
-        await self._start(worker.number)
+        self._pause = min(max(PAUSE, 2 * self._pause), LONGEST)
+        return self._pause
 
     async def _handle(self, worker: _Worker, operation: str, arguments: dict[str, Any]) -> Any:
         if operation == "changes":
             return list(self._changes.values())
+        if operation == "begun":
+            return self._begun
         if operation == "ready":
             worker.ready.set()
+            if not self._begun and all(w.serves for w in self._workers.values()):
+                self._begun = True
+                told = (w.link.ask("begun") for w in self._workers.values())
+                await asyncio.gather(*told, return_exceptions=True)
             return None
         if operation == "all":
             return await self.all(**arguments)

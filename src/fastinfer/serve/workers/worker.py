@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
-import signal
 import socket
 import sys
 from collections.abc import Mapping
@@ -19,7 +19,8 @@ from fastinfer.serve.messages import Limits
 from fastinfer.serve.observe import logs
 from fastinfer.serve.observe.metrics import Snapshot, merge
 from fastinfer.serve.server import Server
-from fastinfer.serve.workers.link import Link
+from fastinfer.serve.signals import Signals
+from fastinfer.serve.workers.link import Handler, Link
 from fastinfer.serve.workers.shared import SharedService, add_gauges, add_statistics, answering
 
 log = logging.getLogger("fastinfer.serve.workers")
@@ -58,38 +59,55 @@ class All:
 
 
 async def run(plan: dict[str, Any]) -> None:
-    loop = asyncio.get_running_loop()
     server = Server(config_of(plan["config"]))
-    end = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, end.set)
-    refreshing: set[asyncio.Task] = set()
+    signals = Signals(server.refresh)
+    begun = asyncio.Event()
 
-    def refresh() -> None:
-        task = loop.create_task(server.refresh())
-        refreshing.add(task)
-        task.add_done_callback(refreshing.discard)
+    def all_begun() -> None:
+        begun.set()
+        server.changed()
 
-    loop.add_signal_handler(signal.SIGHUP, refresh)
-    answer = answering(server.registry, server.metrics, server.gauges)
+    answer = answering(server.registry, server.metrics, server.gauges, all_begun)
     link = await Link.over(socket.socket(fileno=plan["link"]), answer)
-    server.service = SharedService(server.registry, link)
+    server.service = SharedService(server.registry, link, begun)
     server.operations = All(server, link)
-    # A worker takes connections when it can answer them: the others serve meanwhile.
-    await server.load()
+    work = asyncio.ensure_future(_serve(server, link, plan, begun, answer, signals.end))
+    # Without its supervisor a worker ends too.
+    ends = [asyncio.ensure_future(e.wait()) for e in (signals.end, link.closed)]
+    await asyncio.wait([work, *ends], return_when=asyncio.FIRST_COMPLETED)
+    if work.done() and work.exception() is None:
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+    work.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await work
+    await server.stop()
+    await link.close()
+
+
+async def _serve(
+    server: Server, link: Link, plan: dict[str, Any], begun: asyncio.Event, answer: Handler, end: asyncio.Event
+) -> None:
+    """Loads and listens. The first workers listen before they have loaded, so that probes are answered; one that replaces
+    another takes connections when it can answer them: the others serve meanwhile."""
+
+    async def listen() -> None:
+        await server.listen([socket.socket(fileno=plan["socket"])], reuse_port=True)
+
+    replaces = await link.ask("begun")
+    if replaces:
+        begun.set()
+    else:
+        await listen()
+    await server.load_unless(end)
     for change in await link.ask("changes"):
         try:
             await answer(change["operation"], change["arguments"])
         except Exception as e:
             log.error("worker %d could not make a change that the others made: %s", plan["number"], e)
-    await server.listen([socket.socket(fileno=plan["socket"])], reuse_port=True)
+    if replaces:
+        await listen()
     await link.ask("ready")
     log.info("worker is ready", extra={"worker": plan["number"]})
-    # Without its supervisor a worker ends too.
-    done = [asyncio.ensure_future(e.wait()) for e in (end, link.closed)]
-    await asyncio.wait(done, return_when=asyncio.FIRST_COMPLETED)
-    await server.stop()
-    await link.close()
 
 
 def main(text: str) -> None:
