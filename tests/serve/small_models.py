@@ -87,6 +87,14 @@ def heavy(layers=24, width=1024):
     return _model(nodes, [("x", F, ["n", 4])], [("y", F, ["n", 4])], weights)
 
 
+def lookup(size):
+    """y = 2x, from a table: fails when it runs for an x of `size` or more."""
+    table = 2.0 * np.arange(size, dtype=np.float32)
+    nodes = [helper.make_node("Cast", ["x"], ["index"], to=TensorProto.INT64),
+             helper.make_node("Gather", ["table", "index"], ["y"])]  # fmt: skip
+    return _model(nodes, [("x", F, ["n", 4])], [("y", F, ["n", 4])], [("table", table)])
+
+
 def put(root, name, version, model, settings=None, file="model.onnx"):
     """Writes a model as one version of a repository; returns its folder."""
     folder = root / name / str(version)

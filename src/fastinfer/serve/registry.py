@@ -7,8 +7,6 @@ import asyncio
 import functools
 import logging
 import os
-import socket
-import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any
 
@@ -27,6 +25,7 @@ from fastinfer.serve.repository.signing import Trust
 from fastinfer.serve.service import EXTENSIONS, NAME
 from fastinfer.serve.shadow import Shadow
 from fastinfer.serve.slot import UNAVAILABLE, Slot, State
+from fastinfer.serve.trial import Trial, who
 
 log = logging.getLogger("fastinfer.serve")
 
@@ -36,7 +35,8 @@ class Registry:
 
     models: what open() loads; None for all. cache: a folder for compiled programs; None keeps none. trust: whose
     signatures are needed; None asks for none. allow_files: whether a load request may bring a model along. on_change: is
-    told the name of every model whose versions or traffic have changed. observe: is told of every request that ended.
+    told the name of every model whose versions or traffic have changed; on_rollback: of one whose canary was taken back, once
+    that is in the log. observe: is told of every request that ended.
 
     The directory is read when something is loaded, indexed or refreshed (`refresh`, which the server calls on SIGHUP).
     """
@@ -50,6 +50,7 @@ class Registry:
         trust: Trust | None = None,
         allow_files: bool = False,
         on_change: Callable[[str], None] = lambda name: None,
+        on_rollback: Callable[[str], None] = lambda name: None,
         observe: Callable[[Observation], None] = lambda observation: None,
     ) -> None:
         self.directory = Directory(root)
@@ -61,6 +62,7 @@ class Registry:
         self._on_change = on_change
         self._slots: dict[str, Slot] = {}
         self._shadow = Shadow()
+        self._trial = Trial(self.log, on_change, on_rollback, self._background)
         self._tasks: set[asyncio.Task] = set()
         self._opened = self._draining = False
 
@@ -126,41 +128,7 @@ class Registry:
             self._shadow.send(slot.endpoints[copy], request)
         if slot.watch is None or request.version:
             return await endpoint.infer(request)
-        return await self._watched(slot, endpoint, request)
-
-    async def _watched(self, slot: Slot, endpoint: Endpoint, request: InferRequest) -> InferResponse:
-        watch, canary = slot.watch, endpoint.version != slot.default
-        began = time.perf_counter()
-        seconds: float | None = None
-        try:
-            response = await endpoint.infer(request)
-            seconds = time.perf_counter() - began
-            return response
-        except asyncio.CancelledError:
-            watch = None  # it says nothing of the version
-            raise
-        finally:
-            if watch is not None and watch is slot.watch and (reason := watch.record(canary, seconds)):
-                self._give_up(slot, endpoint.version, reason)
-
-    def _give_up(self, slot: Slot, version: str, reason: str) -> None:
-        """The canary takes no more requests from now on; that is noted where the next server will look."""
-        log.warning("model '%s': canary version %s is rolled back: %s", slot.name, version, reason)
-        slot.direct(slot.live.settled())
-        slot.states[version] = State(slot.states[version].state, f"rolled back: {reason}")
-        self._on_change(slot.name)
-        self._background(self._note_rollback(slot, version, reason))
-
-    async def _note_rollback(self, slot: Slot, version: str, reason: str) -> None:
-        def settled(live: Live) -> Live:
-            return live.settled() if version in live.split else live  # somebody was faster
-
-        try:
-            await asyncio.to_thread(
-                self.log.change, slot.name, "rollback", settled, version=version, note=reason, by=_by("")
-            )
-        except ServeError as e:
-            log.error("model '%s': the rollback is not in the log: %s", slot.name, e)
+        return await self._trial.infer(slot, endpoint, request)
 
     def _slot(self, model: str, version: str) -> tuple[Slot, str]:
         """`model` may be "name@alias"."""
@@ -267,7 +235,7 @@ class Registry:
         def checked(live: Live) -> Live:
             return Live.of_json(new(live).as_json())
 
-        note = functools.partial(self.log.change, name, action, checked, by=_by(by))
+        note = functools.partial(self.log.change, name, action, checked, by=who(by))
         await self._background(self._load(name, overrides.Overrides(), Change(checked, note)))
         return self._slots[name].live
 
@@ -320,9 +288,3 @@ class Registry:
     def _forget(self, slot: Slot) -> None:
         if slot.forgotten and self._slots.get(slot.name) is slot:
             del self._slots[slot.name]
-
-
-def _by(who: str) -> str:
-    return (
-        f"{quoted(who)[1:-1]} at {socket.gethostname()}" if who else f"server {os.getpid()} at {socket.gethostname()}"
-    )

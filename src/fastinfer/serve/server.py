@@ -7,7 +7,7 @@ import asyncio
 import logging
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from fastinfer.serve import admin
@@ -42,8 +42,10 @@ class Server:
         self._ssl, self._tls = config.ssl(), config.grpc_tls()
         self.registry = Registry(
             config.repository, models=config.models, cache=config.cache, trust=config.trust,
-            allow_files=config.allow_files, on_change=self.changed, observe=self.metrics.observe,
+            allow_files=config.allow_files, on_change=self.changed,
+            on_rollback=lambda model: self.on_rollback(model), observe=self.metrics.observe,
         )  # fmt: skip
+        self.on_rollback: Callable[[str], None] = lambda model: None  # of its own accord, and now in the log
         self.service: Service = self.registry
         self.operations: admin.Operations = Alone(self)
         self._regions = Regions() if config.shared_memory else None

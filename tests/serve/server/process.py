@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from prometheus_client.parser import text_string_to_metric_families
 
 X = [[1.0, 2.0, 3.0, 4.0]]
 SOURCE = Path(__file__).resolve().parents[3] / "src"
@@ -32,6 +33,16 @@ def free_port():
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         return s.getsockname()[1]
+
+
+def body_of(x):
+    return {"inputs": [{"name": "x", "datatype": "FP32", "shape": list(np.shape(x)), "data": np.ravel(x).tolist()}]}
+
+
+def infer_request(model, x):
+    """A whole HTTP request."""
+    body = json.dumps(body_of(x)).encode()
+    return f"POST /v2/models/{model}/infer HTTP/1.1\r\nhost: h\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body
 
 
 class Running:
@@ -58,8 +69,7 @@ class Running:
                 own.close()
 
     def infer(self, model, x, connection=None, **options):
-        body = {"inputs": [{"name": "x", "datatype": "FP32", "shape": list(np.shape(x)), "data": np.ravel(x).tolist()}]}
-        return self.ask("POST", f"/v2/models/{model}/infer", body, connection=connection, **options)
+        return self.ask("POST", f"/v2/models/{model}/infer", body_of(x), connection=connection, **options)
 
     def wait(self, path="/v2/health/ready", seconds=60):
         end = time.monotonic() + seconds
@@ -75,6 +85,22 @@ class Running:
         """Of its only version."""
         (row,) = self.ask("GET", f"/v2/models/{model}/stats")[1]["model_stats"]
         return row
+
+    def model(self, name):
+        """As the overview has it."""
+        return next(m for m in self.ask("GET", "/fastinfer/v1/overview")[1]["models"] if m["name"] == name)
+
+    def gauges(self):
+        """The samples of /metrics that have no labels."""
+        families = text_string_to_metric_families(self.ask("GET", "/metrics")[1])
+        return {m.name: m.value for family in families for m in family.samples if not m.labels}
+
+    def resources(self):
+        """rss in KiB, threads and file descriptors of the server's process."""
+        folder = Path(f"/proc/{self.process.pid}")
+        rows = dict(line.split(":", 1) for line in (folder / "status").read_text().splitlines() if ":" in line)
+        return {"rss": int(rows["VmRSS"].split()[0]), "threads": int(rows["Threads"]),
+                "fds": len(list((folder / "fd").iterdir()))}  # fmt: skip
 
     def workers(self):
         """Process ids of the server's children."""

@@ -15,6 +15,7 @@ from typing import Any
 
 from fastinfer.serve import admin
 from fastinfer.serve.config import Config
+from fastinfer.serve.errors import ServeError
 from fastinfer.serve.messages import Limits
 from fastinfer.serve.observe import logs
 from fastinfer.serve.observe.metrics import Snapshot, merge
@@ -39,6 +40,20 @@ class All:
 
     def __init__(self, server: Server, link: Link) -> None:
         self._server, self._link = server, link
+        self._tasks: set[asyncio.Task] = set()
+        server.on_rollback = self._rolled_back
+
+    def _rolled_back(self, model: str) -> None:
+        """A canary that one worker has taken back is taken back in all."""
+        task = asyncio.get_running_loop().create_task(self._tell(model))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _tell(self, model: str) -> None:
+        try:
+            await self._ask("load", model=model, parameters={})
+        except ServeError as e:
+            log.error("model '%s': the other workers do not know of the rollback: %s", model, e)
 
     async def _ask(self, operation: str, **arguments: Any) -> list[Any]:
         return await self._link.ask("all", operation=operation, arguments=arguments)
