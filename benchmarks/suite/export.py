@@ -75,7 +75,7 @@ def _write(benchmark: Benchmark, path: Path) -> None:
     import torch
 
     module, arguments = built(benchmark)
-    free = {0: "batch", 1: "length"} if benchmark.dynamic else None
+    free = ({0: "batch", 1: "length"} if benchmark.tokens else {0: "batch"}) if benchmark.dynamic else None
     shapes = tuple(free for _ in arguments) if free else None
     with torch.no_grad():
         program = torch.onnx.export(

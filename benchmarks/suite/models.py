@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class Benchmark:
     """build: the module with random weights, not yet in eval mode. tokens: length of the ids; else shape is an image's.
 
-    dynamic: batch and length are free in the exported model. quantized: "", or how the model `of` becomes int8.
+    dynamic: the batch, and of texts the length, is free in the exported model. quantized: "", or how the model `of` becomes int8.
     """
 
     name: str
@@ -79,8 +79,12 @@ QUANTIZED = {
     ]
 }  # fmt: skip
 
-# With free lengths, for the cost of a new one.
+# With a free batch, and free lengths: for the cost of a new length, and for servers.
 DYNAMIC = {
+    "mlp_dynamic": Benchmark("mlp_dynamic", _from("sequence", "mlp"), (1, 784), IMAGE, dynamic=True),
+    "minilm_l6_embedding": Benchmark(
+        "minilm_l6_embedding", _from("sequence", "minilm_l6_embedding"), (1, 32), TEXT, dynamic=True
+    ),
     "minilm_l6_dynamic": Benchmark("minilm_l6_dynamic", _from("sequence", "minilm_l6"), (1, 32), TEXT, dynamic=True),
     "bert_base_dynamic": Benchmark("bert_base_dynamic", _from("sequence", "bert"), (1, 128), TEXT, dynamic=True),
 }

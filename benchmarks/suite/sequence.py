@@ -36,6 +36,23 @@ def minilm_l6() -> nn.Module:
     return bert(hidden_size=384, num_hidden_layers=6, num_attention_heads=12, intermediate_size=1536)
 
 
+class MeanPooled(nn.Module):
+    """Sentence embeddings as sentence-transformers makes them: the mean over real tokens, of length 1."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, ids, mask):
+        weights = mask.unsqueeze(-1).float()
+        total = (self.model(ids, mask) * weights).sum(1) / weights.sum(1).clamp(min=1e-9)
+        return nn.functional.normalize(total, dim=1)
+
+
+def minilm_l6_embedding() -> nn.Module:
+    return MeanPooled(minilm_l6())
+
+
 def distilbert() -> nn.Module:
     from transformers import DistilBertConfig, DistilBertModel
 

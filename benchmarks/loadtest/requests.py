@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Feeds as the HTTP requests of each server: the binary tensor extension for us, JSON of the protocol for MLServer (which
-refuses binary input over HTTP), plain JSON for LitServe."""
+"""Feeds as the HTTP requests of each server, and its answers as arrays: the binary tensor extension for us, JSON of the
+protocol for MLServer (which refuses binary input over HTTP), plain JSON for LitServe."""
 
 from __future__ import annotations
 
@@ -37,3 +37,17 @@ def protocol(model: str, feed: Feed) -> bytes:
 def plain(model: str, feed: Feed) -> bytes:
     body = json.dumps({n: a.tolist() for n, a in feed.items()}).encode()
     return _post("/predict", body, "Content-Type: application/json")
+
+
+def output(answer: bytes) -> np.ndarray:
+    """The first output of any of the three, float32."""
+    head, _, body = answer.partition(b"\r\n\r\n")
+    at = head.lower().find(b"inference-header-content-length:")
+    length = int(head[at:].split(b":")[1].split(b"\r\n")[0]) if at >= 0 else len(body)
+    row = json.loads(body[:length])
+    if "outputs" not in row:
+        return np.array(row["output"], np.float32)
+    tensor = row["outputs"][0]
+    if at >= 0:
+        return np.frombuffer(body[length:], np.float32)[: int(np.prod(tensor["shape"]))].reshape(tensor["shape"])
+    return np.array(tensor["data"], np.float32).reshape(tensor["shape"])
