@@ -181,7 +181,7 @@ class Registry:
     def model_config(self, model: str, version: str = "") -> dict[str, Any]:
         return describe.config(self.endpoint(model, version))
 
-    def statistics(self, model: str = "", version: str = "") -> list[dict[str, Any]]:
+    async def statistics(self, model: str = "", version: str = "") -> list[dict[str, Any]]:
         if not model:
             endpoints = [e for s in self._slots.values() for e in s.endpoints.values()]
         elif version or "@" in model:

@@ -120,6 +120,7 @@ class Server:
             "requests_in_flight": float(sum(e.in_flight for e in endpoints)),
             "models_ready": float(sum(s.ready for s in self.registry.slots().values())),
             "ready": float(self.registry.ready()),
+            "workers": 1.0,
             "uptime_seconds": time.monotonic() - self.started,
         }
 
@@ -132,14 +133,14 @@ class Alone:
 
     async def overview(self) -> dict[str, Any]:
         s = self._server
-        return admin.overview(s.registry, s.metrics.snapshot(), s.registry.statistics(), s.started)
+        return admin.overview(s.registry, s.metrics.snapshot(), await s.registry.statistics(), s.started)
 
     async def change(self, model: str, action: str, given: Mapping[str, Any], by: str) -> dict[str, Any]:
         return (await admin.change(self._server.registry, model, action, given, by)).as_json()
 
     async def metrics(self) -> tuple[Snapshot, list[dict[str, Any]], dict[str, float]]:
         s = self._server
-        return s.metrics.snapshot(), s.registry.statistics(), s.gauges()
+        return s.metrics.snapshot(), await s.registry.statistics(), s.gauges()
 
 
 async def run(config: Config) -> None:

@@ -42,8 +42,9 @@ class Service(Protocol):
         dynamic_batching, instance_group ..."""
         ...
 
-    def statistics(self, model: str = "", version: str = "") -> list[dict[str, Any]]:
-        """A ModelStatistics per loaded version (of all models if model is empty), as the statistics extension has it."""
+    async def statistics(self, model: str = "", version: str = "") -> list[dict[str, Any]]:
+        """A ModelStatistics per loaded version (of all models if model is empty), as the statistics extension has it;
+        of all processes of the server together."""
         ...
 
     async def repository_index(self, ready: bool = False) -> list[dict[str, Any]]:

@@ -128,7 +128,7 @@ class SmallService:
         self._known(model, version)
         return {"name": model, **CONFIG}
 
-    def statistics(self, model="", version=""):
+    async def statistics(self, model="", version=""):
         if model:
             self._known(model, version)
         lasted = lambda ns: {"count": self.count, "ns": ns}  # noqa: E731

@@ -152,7 +152,7 @@ class TinyService:
         self._model(model, version)
         return {"name": model, "platform": "fastinfer", "max_batch_size": 0}
 
-    def statistics(self, model: str = "", version: str = ""):
+    async def statistics(self, model: str = "", version: str = ""):
         if model:
             self._model(model, version)
         return [

@@ -98,16 +98,16 @@ def test_metadata_config_and_statistics(tmp_path):
             await r.infer(request("double", x=ones(n)))
         with refused(Kind.INVALID_ARGUMENT):
             await r.infer(request("double", x=ones(1, 5)))
-        (s,) = r.statistics("double")
+        (s,) = await r.statistics("double")
         assert (s["inference_count"], s["execution_count"]) == (4, 2)
         stats = s["inference_stats"]
         assert stats["success"]["count"] == 2 and stats["fail"]["count"] == 1
         assert stats["success"]["ns"] >= stats["compute_infer"]["ns"] > 0
         assert [b["batch_size"] for b in s["batch_stats"]] == [1, 3]
         assert s["last_inference"] > 1_600_000_000_000
-        assert r.statistics() == r.statistics("double", "1")
+        assert await r.statistics() == await r.statistics("double", "1")
         with refused(Kind.NOT_FOUND):
-            r.statistics("none")
+            await r.statistics("none")
         assert r.server_metadata()["name"] == "fastinfer"
 
     serving(tmp_path, work)
@@ -341,7 +341,7 @@ def reload_under_load(root, reloads, put_version):
         stop = True
         await asyncio.gather(*clients)  # raises if any request failed
         await r.settled()
-        fail = r.statistics("m")[0]["inference_stats"]["fail"]["count"]
+        fail = (await r.statistics("m"))[0]["inference_stats"]["fail"]["count"]
         return len(answers), quarter, rss(), threads, threading.active_count(), fail
 
     return serving(root, work, cache=root.parent / "cache")

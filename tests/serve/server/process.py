@@ -90,10 +90,18 @@ class Running:
         """As the overview has it."""
         return next(m for m in self.ask("GET", "/fastinfer/v1/overview")[1]["models"] if m["name"] == name)
 
-    def gauges(self):
-        """The samples of /metrics that have no labels."""
+    def samples(self):
+        """Of /metrics."""
         families = text_string_to_metric_families(self.ask("GET", "/metrics")[1])
-        return {m.name: m.value for family in families for m in family.samples if not m.labels}
+        return [sample for family in families for sample in family.samples]
+
+    def sample(self, name, **labels):
+        (found,) = [m for m in self.samples() if m.name == name and labels.items() <= m.labels.items()]
+        return found.value
+
+    def gauges(self):
+        """The samples that have no labels."""
+        return {m.name: m.value for m in self.samples() if not m.labels}
 
     def resources(self):
         """rss in KiB, threads and file descriptors of the server's process."""
@@ -103,9 +111,13 @@ class Running:
                 "fds": len(list((folder / "fd").iterdir()))}  # fmt: skip
 
     def workers(self):
-        """Process ids of the server's children."""
+        """Process ids of the server's children that live."""
         pid = self.process.pid
-        return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        try:
+            children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        except OSError:
+            return []
+        return [int(p) for p in children if self.alive(p)]
 
     @staticmethod
     def alive(pid):

@@ -176,8 +176,8 @@ class Servicer(grpc.GenericRpcHandler):
     def _ModelConfig(self, request: Any) -> dict[str, Any]:
         return {"config": self._service.model_config(request.name, request.version)}
 
-    def _ModelStatistics(self, request: Any) -> dict[str, Any]:
-        return {"model_stats": self._readable(self._service.statistics(request.name, request.version))}
+    async def _ModelStatistics(self, request: Any) -> dict[str, Any]:
+        return {"model_stats": self._readable(await self._service.statistics(request.name, request.version))}
 
     async def _RepositoryIndex(self, request: Any) -> dict[str, Any]:
         return {"models": self._readable(await self._service.repository_index(request.ready))}

@@ -50,7 +50,7 @@ class Control:
         return answer(self._service.model_config(*call.arguments))
 
     async def statistics(self, call: Call) -> Reply:
-        return answer({"model_stats": self._service.statistics(*call.arguments)})
+        return answer({"model_stats": await self._service.statistics(*call.arguments)})
 
     # ------------------------------------------------------------------------------------------------------ repository
 

@@ -24,7 +24,7 @@ def answering(
         if operation == "unload":
             return await own.unload(arguments["model"], arguments["parameters"])
         if operation == "statistics":
-            return own.statistics(arguments["model"], arguments["version"])
+            return await own.statistics(arguments["model"], arguments["version"])
         if operation == "metrics":
             return metrics.snapshot()
         if operation == "gauges":
@@ -37,8 +37,8 @@ def answering(
 
 
 class SharedService:
-    """`own`, with what changes models asked of all workers. Everything else (readiness, metadata, infer) is this worker's,
-    as all hold the same; its statistics of the protocol are its own too (/metrics has those of all). It is not ready before
+    """`own`, with what changes models asked of all workers, and statistics summed over them. Everything else (readiness,
+    metadata, infer) is this worker's, as all hold the same. It is not ready before
     all workers are (`begun`): a connection may come to any of them."""
 
     def __init__(self, own: Service, link: Link, begun: asyncio.Event) -> None:
@@ -52,6 +52,10 @@ class SharedService:
 
     async def infer(self, request: InferRequest) -> InferResponse:
         return await self._own.infer(request)
+
+    async def statistics(self, model: str = "", version: str = "") -> list[dict[str, Any]]:
+        arguments = {"model": model, "version": version}
+        return add_statistics(await self._link.ask("all", operation="statistics", arguments=arguments))
 
     async def load(self, model: str, parameters: dict[str, Any]) -> None:
         await self._link.ask("all", operation="load", arguments={"model": model, "parameters": parameters}, keep=model)

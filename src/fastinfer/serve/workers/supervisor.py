@@ -115,12 +115,17 @@ class Supervisor:
             return
         log.error("worker %d (pid %d) ended with %s", worker.number, worker.process.pid, _ending(code))
         pause = self._pause_after(worker, code)
-        if pause:
-            log.error("worker %d is started again in %g s", worker.number, pause)
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._ending.wait(), pause)
-        if not self._ending.is_set():
-            await self._start(worker.number)
+        while not self._ending.is_set():
+            if pause:
+                log.error("worker %d is started again in %g s", worker.number, pause)
+                with contextlib.suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(self._ending.wait(), pause)
+                    return
+            try:
+                return await self._start(worker.number)
+            except OSError as e:  # no memory, or no more processes, for now
+                log.error("worker %d cannot be started: %s", worker.number, e.strerror)
+                pause = max(pause, PAUSE)
 
     def _pause_after(self, worker: _Worker, code: int) -> float:
         """Seconds until a dead worker is replaced. Ends it all when workers die in a row and none serves."""

@@ -22,7 +22,7 @@ from fastinfer.serve.observe.metrics import Snapshot, merge
 from fastinfer.serve.server import Server
 from fastinfer.serve.signals import Signals
 from fastinfer.serve.workers.link import Handler, Link
-from fastinfer.serve.workers.shared import SharedService, add_gauges, add_statistics, answering
+from fastinfer.serve.workers.shared import SharedService, add_gauges, answering
 
 log = logging.getLogger("fastinfer.serve.workers")
 
@@ -69,7 +69,7 @@ class All:
 
     async def metrics(self) -> tuple[Snapshot, list[dict[str, Any]], dict[str, float]]:
         snapshots = await self._ask("metrics")
-        statistics = add_statistics(await self._ask("statistics", model="", version=""))
+        statistics = await self._server.service.statistics()
         return merge(snapshots), statistics, add_gauges(await self._ask("gauges"))
 
 
