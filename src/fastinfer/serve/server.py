@@ -20,6 +20,7 @@ from fastinfer.serve.http.serve import HttpServer
 from fastinfer.serve.observe.metrics import Metrics, Snapshot
 from fastinfer.serve.registry import Registry
 from fastinfer.serve.service import Service
+from fastinfer.serve.settings import Settings
 from fastinfer.serve.shm import Regions
 from fastinfer.serve.signals import Signals, leave
 
@@ -49,6 +50,7 @@ class Server:
         self.service: Service = self.registry
         self.operations: admin.Operations = Alone(self)
         self._regions = Regions() if config.shared_memory else None
+        self._settings = Settings()
         self._http: HttpServer | None = None
         self._grpc: GrpcServer | None = None
         self.http_port = self.grpc_port = 0
@@ -70,14 +72,15 @@ class Server:
         """sockets: bound ones for HTTP, instead of the configured address. Raises OSError, InputError."""
         c = self.config
         more = routes(self.operations, c.limits, c.page)
-        app = App(self.service, c.limits, self._regions, self.gate, more)
+        app = App(self.service, c.limits, self._regions, self.gate, more, settings=self._settings)
         self._http = HttpServer(app, c.host, c.http_port, sockets=sockets, ssl=self._ssl)
         await self._http.start()
         self.http_port = self._http.addresses[0][1]
         if c.grpc_port is not None:
             self._grpc = GrpcServer(
-                self.service, limits=c.limits, regions=self._regions, gate=None if self.gate.open else self.gate
-            )
+                self.service, limits=c.limits, regions=self._regions, gate=None if self.gate.open else self.gate,
+                settings=self._settings,
+            )  # fmt: skip
             self.grpc_port = await self._grpc.start(c.host, c.grpc_port, tls=self._tls, reuse_port=reuse_port)
 
     async def load_unless(self, end: asyncio.Event) -> None:

@@ -163,18 +163,6 @@ def test_errors_have_a_code_and_a_text(model, array, status, text, client):
     assert "passwd" not in str(e.value)
 
 
-@pytest.mark.parametrize(
-    "call", [lambda c: c.get_trace_settings(), lambda c: c.update_trace_settings("mlp", {"trace_level": "OFF"}),
-             lambda c: c.get_log_settings(), lambda c: c.update_log_settings({"log_info": False}),
-             lambda c: c.get_cuda_shared_memory_status(), lambda c: c.unregister_cuda_shared_memory(),
-             lambda c: c.register_cuda_shared_memory("r", b"AAAA", 0, 4)]
-)  # fmt: skip
-def test_what_there_is_not_says_so(call, client):
-    with pytest.raises(InferenceServerException, match="not among this server's extensions") as e:
-        call(client)
-    assert e.value.status() == "StatusCode.UNIMPLEMENTED"
-
-
 def test_async_infer_with_callbacks_and_futures(server, client):
     done = queue.Queue()
     calls = [client.async_infer("mlp", [given("x", X[i : i + 1])], lambda result, error, i=i: done.put((i, result, error)))

@@ -16,8 +16,8 @@ from fastinfer.serve.errors import ServeError
 from fastinfer.serve.http import jsontext, numbers
 from fastinfer.serve.http.decode import decode_plain, decode_raw, decode_request
 from fastinfer.serve.http.encode import encode_plain, encode_response
-from fastinfer.serve.http.regions import SYSTEM_OFF
 from fastinfer.serve.messages import InferResponse, Limits, RequestedOutput, Tensor
+from fastinfer.serve.regions import SYSTEM_OFF
 
 LIMITS = Limits(json=1 << 16, json_depth=8)
 SHAPES = hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=4)

@@ -1,54 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """tritonclient[http] 2.73 unmodified, its gevent and its asyncio client: every call it has."""
 
-import asyncio
-import inspect
 import uuid
 
 import numpy as np
 import pytest
 import tritonclient.http as sync
-import tritonclient.http.aio as aio
 import tritonclient.utils.shared_memory as shared
+from clients import Client
 from tritonclient.utils import InferenceServerException
 
-CALLS = ["sync", "aio"]
 
-
-class Both:
-    """One client's methods, blocking, whichever client it is."""
-
-    def __init__(self, kind, address):
-        self._aio = kind == "aio"
-        if self._aio:
-            self._loop = asyncio.new_event_loop()
-            self._client = self._loop.run_until_complete(self._make(address))
-        else:
-            self._client = sync.InferenceServerClient(address)
-
-    @staticmethod
-    async def _make(address):
-        return aio.InferenceServerClient(address)
-
-    def __getattr__(self, name):
-        method = getattr(self._client, name)
-        if not inspect.iscoroutinefunction(method):
-            return method
-        return lambda *args, **kw: self._loop.run_until_complete(method(*args, **kw))
-
-    def end(self):
-        if self._aio:
-            self._loop.run_until_complete(self._client.close())
-            self._loop.close()
-        else:
-            self._client.close()
-
-
-@pytest.fixture(params=CALLS)
+@pytest.fixture(params=["http", "http-aio"])
 def client(request, server):
-    both = Both(request.param, server.address)
-    yield both
-    both.end()
+    with Client(request.param, server.address) as made:
+        yield made
 
 
 def tensor(name, array, datatype, binary=True):

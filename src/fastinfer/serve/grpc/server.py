@@ -19,6 +19,7 @@ from fastinfer.serve.grpc.servicer import Servicer
 from fastinfer.serve.grpc.wire import MAX_MESSAGE
 from fastinfer.serve.messages import Limits
 from fastinfer.serve.service import Service
+from fastinfer.serve.settings import Settings
 from fastinfer.serve.shm import Regions
 
 
@@ -68,12 +69,14 @@ class GrpcServer:
         connections: Connections | None = None,
         regions: Regions | None = None,
         gate: Gate | None = None,
+        settings: Settings | None = None,
     ) -> None:
         self._service = service
         self._limits = limits or Limits()
         self._connections = connections or Connections()
         self._regions = regions
         self._gate = gate
+        self._settings = settings or Settings()
         self._server: grpc.aio.Server | None = None
 
     async def start(
@@ -88,7 +91,9 @@ class GrpcServer:
         """Listens on host and port (0: any free one), or on a Unix socket; gives the port. reuse_port: several processes
         share it. Raises InputError when that cannot be."""
         c = self._connections
-        self._servicer = Servicer(self._service, self._limits, self._regions, self._gate, c.in_flight, c.held)
+        self._servicer = Servicer(
+            self._service, self._limits, self._regions, self._gate, c.in_flight, c.held, self._settings
+        )
         self._health = Health(self._service.ready)
         server = grpc.aio.server(
             interceptors=[Door(self._gate)] if self._gate is not None else None,

@@ -16,14 +16,16 @@ from google.protobuf.message import DecodeError
 
 from fastinfer.serve.access import Caller, Gate
 from fastinfer.serve.errors import Kind, ServeError
-from fastinfer.serve.grpc import codec, schema, wire
+from fastinfer.serve.grpc import codec, schema, settings, wire
 from fastinfer.serve.grpc.access import CALLER, CREDENTIALS, SCOPES
 from fastinfer.serve.grpc.contents import read_parameters
 from fastinfer.serve.grpc.failure import fail
 from fastinfer.serve.grpc.stream import Streams
 from fastinfer.serve.grpc.templates import Requests
 from fastinfer.serve.messages import InferRequest, Limits
+from fastinfer.serve.regions import CUDA_OFF, SYSTEM_OFF, NoRegions
 from fastinfer.serve.service import Service
+from fastinfer.serve.settings import Settings
 from fastinfer.serve.shm import Regions
 
 Context = Any  # grpc.aio.ServicerContext
@@ -42,11 +44,13 @@ class Servicer(grpc.GenericRpcHandler):
         gate: Gate | None,
         in_flight: int,
         held: int,
+        shared: Settings,
     ) -> None:
         self._service = service
         self._limits = limits
         self._regions = regions
         self._gate = gate
+        self._settings = shared
         self._held, self._most = 0, max(held, limits.body)
         self._templates = Requests(limits.name)
         self.streams = Streams(self._answer, in_flight)
@@ -120,7 +124,7 @@ class Servicer(grpc.GenericRpcHandler):
 
     def _unary(self, name: str) -> Callable[[bytes, Context], Awaitable[bytes]]:
         """The handler of a call from its method below, which gives the response's fields, or an awaitable of them."""
-        answer = getattr(self, f"_{name}", _unsupported(name))
+        answer = getattr(self, f"_{name}")
         request_class, response_class = schema.message(f"{name}Request"), schema.message(f"{name}Response")
 
         async def handle(raw: bytes, context: Context) -> bytes:
@@ -190,27 +194,39 @@ class Servicer(grpc.GenericRpcHandler):
         await self._service.unload(request.model_name, read_parameters(request.parameters, "the request"))
         return {}
 
+    # ---------------------------------------------------------------------------------------------------------- settings
+
+    def _TraceSetting(self, request: Any) -> dict[str, Any]:
+        if request.model_name:
+            self._service.model_metadata(request.model_name)  # raises for one that there is not
+        return settings.trace(request, self._settings.trace)
+
+    def _LogSettings(self, request: Any) -> dict[str, Any]:
+        return settings.log(request, self._settings.log)
+
     # ----------------------------------------------------------------------------------------------------- shared memory
 
-    def _shared(self) -> Regions:
-        if self._regions is None:
-            raise ServeError(Kind.UNSUPPORTED, "this server has shared memory switched off")
-        return self._regions
-
     def _SystemSharedMemoryStatus(self, request: Any) -> dict[str, Any]:
-        return {"regions": {region["name"]: region for region in self._shared().status(request.name)}}
+        return {"regions": {region["name"]: region for region in self._system().status(request.name)}}
 
     def _SystemSharedMemoryRegister(self, request: Any) -> dict[str, Any]:
-        self._shared().register(request.name, request.key, request.offset, request.byte_size)
+        self._system().register(request.name, request.key, request.offset, request.byte_size)
         return {}
 
     def _SystemSharedMemoryUnregister(self, request: Any) -> dict[str, Any]:
-        self._shared().unregister(request.name)
+        self._system().unregister(request.name)
         return {}
 
+    def _system(self) -> Regions | NoRegions:
+        return SYSTEM_OFF if self._regions is None else self._regions
 
-def _unsupported(name: str) -> Callable[[Any], Any]:
-    def refuse(request: Any) -> Any:
-        raise ServeError(Kind.UNSUPPORTED, f"{name} is not among this server's extensions: see ServerMetadata")
+    def _CudaSharedMemoryStatus(self, request: Any) -> dict[str, Any]:
+        return {"regions": {region["name"]: region for region in CUDA_OFF.status(request.name)}}
 
-    return refuse
+    def _CudaSharedMemoryRegister(self, request: Any) -> dict[str, Any]:
+        CUDA_OFF.register("", "", 0, 0)
+        return {}
+
+    def _CudaSharedMemoryUnregister(self, request: Any) -> dict[str, Any]:
+        CUDA_OFF.unregister(request.name)
+        return {}

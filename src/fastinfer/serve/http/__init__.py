@@ -5,6 +5,6 @@ body, jsontext, compression: bytes within limits → decode → Service → enco
 """
 
 from fastinfer.serve.http.app import App
-from fastinfer.serve.http.regions import Regions
+from fastinfer.serve.regions import Regions
 
 __all__ = ["App", "Regions"]

@@ -26,11 +26,12 @@ from fastinfer.serve.http.body import (
 from fastinfer.serve.http.control import Control
 from fastinfer.serve.http.encode import JSON_TYPE, dumps
 from fastinfer.serve.http.inference import Inference
-from fastinfer.serve.http.regions import CUDA_OFF, SYSTEM_OFF, Regions
 from fastinfer.serve.http.reply import CLOSE, Call, Handler, Reply, failure
 from fastinfer.serve.http.router import Router
 from fastinfer.serve.messages import Limits
+from fastinfer.serve.regions import CUDA_OFF, SYSTEM_OFF, Regions
 from fastinfer.serve.service import Service
+from fastinfer.serve.settings import Settings
 
 Route = tuple[str, str, str, Handler]  # method, pattern, scope, handler
 # Paths that need no credentials; their routes state no scope either.
@@ -52,12 +53,13 @@ class App:
         gate: Gate | None = None,
         more: Sequence[Route] = (),
         held: int = 1 << 30,
+        settings: Settings | None = None,
     ) -> None:
-        """held: bytes that the bodies of all requests under way may have together; 503 beyond."""
+        """held: bytes that the bodies of all requests under way may have together; 503 beyond. settings: what the wires share."""
         self.limits = limits or Limits()
         self._gate = gate or Gate()
         self._held = Held(max(held, self.limits.body))
-        control = self.control = Control(service, self.limits)
+        control = self.control = Control(service, self.limits, settings)
         inference = Inference(service, self.limits, shm or SYSTEM_OFF)
         document = dumps(openapi.document(self.limits))
 

@@ -8,19 +8,19 @@ from dataclasses import replace
 from fastinfer.serve.errors import Kind, ServeError
 from fastinfer.serve.http import fields
 from fastinfer.serve.http.jsontext import parse_object
-from fastinfer.serve.http.regions import NoRegions, Regions
 from fastinfer.serve.http.reply import Call, Handler, Reply, answer
-from fastinfer.serve.http.settings import LogSettings, TraceSettings
 from fastinfer.serve.messages import Limits
+from fastinfer.serve.regions import NoRegions, Regions
 from fastinfer.serve.service import Service
+from fastinfer.serve.settings import Settings
 
 
 class Control:
-    def __init__(self, service: Service, limits: Limits) -> None:
+    def __init__(self, service: Service, limits: Limits, settings: Settings | None = None) -> None:
         self._service = service
         self._limits = limits
-        self.trace = TraceSettings()
-        self.log = LogSettings()
+        settings = settings or Settings()
+        self.trace, self.log = settings.trace, settings.log
 
     # ------------------------------------------------------------------------------------------------ health, metadata
 

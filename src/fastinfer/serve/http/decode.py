@@ -10,8 +10,8 @@ import numpy as np
 from fastinfer.serve.datatypes import BYTES, DTYPES, decode, dtype_of, elements
 from fastinfer.serve.http import fields, jsontext, numbers
 from fastinfer.serve.http.fields import refuse
-from fastinfer.serve.http.regions import Regions
 from fastinfer.serve.messages import InferRequest, Limits, RequestedOutput, Tensor
+from fastinfer.serve.regions import Regions
 from fastinfer.serve.reserved import take_reserved
 
 Body = bytes | bytearray

@@ -17,8 +17,8 @@ from fastinfer.serve.datatypes import BYTES, encode
 from fastinfer.serve.http import numbers
 from fastinfer.serve.http.decode import BINARY_ONLY, region_of
 from fastinfer.serve.http.fields import refuse
-from fastinfer.serve.http.regions import Regions
 from fastinfer.serve.messages import InferResponse, RequestedOutput, Tensor
+from fastinfer.serve.regions import Regions
 
 Headers = list[tuple[bytes, bytes]]
 

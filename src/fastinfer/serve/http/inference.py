@@ -8,9 +8,9 @@ from fastinfer.serve.http.body import LENGTH, number
 from fastinfer.serve.http.decode import decode_plain, decode_raw, decode_request
 from fastinfer.serve.http.disconnect import unless_gone
 from fastinfer.serve.http.encode import JSON_TYPE, encode_plain, encode_response
-from fastinfer.serve.http.regions import Regions
 from fastinfer.serve.http.reply import Call, Reply
 from fastinfer.serve.messages import InferRequest, InferResponse, Limits
+from fastinfer.serve.regions import Regions
 from fastinfer.serve.service import Service
 
 

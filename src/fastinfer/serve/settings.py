@@ -1,14 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Settings of tracing and logging as Triton's extensions have them: kept here, changed over HTTP, read by who traces."""
+"""Settings of tracing and logging as Triton's extensions have them: one set of them, which both wires show and change."""
 
 from __future__ import annotations
 
 import logging
 from typing import Any
 
-from fastinfer.serve.http import fields
-from fastinfer.serve.http.fields import refuse
-from fastinfer.serve.http.jsontext import kind
+from fastinfer.serve.errors import Kind, ServeError
 
 # Triton writes numbers as strings here.
 _TRACE = {
@@ -22,6 +20,10 @@ _LOG: dict[str, Any] = {
 }  # fmt: skip
 _FORMATS = ("default", "ISO8601")
 MODELS = 1024  # that may have settings of their own
+
+
+def refuse(text: str) -> ServeError:
+    return ServeError(Kind.INVALID_ARGUMENT, text)
 
 
 class TraceSettings:
@@ -89,12 +91,13 @@ class LogSettings:
             if name == "log_file":
                 raise refuse("where the log goes is the operator's to say: log_file cannot be set over the network")
             if name == "log_verbose_level":
-                fields.integer(given, name, "log settings")
+                if type(value) is not int or not 0 <= value < 1 << 32:
+                    raise refuse("log_verbose_level: needed: an integer from 0 to 2^32 - 1")
             elif name == "log_format":
                 if value not in _FORMATS:
                     raise refuse(f"log_format: needed: {' or '.join(_FORMATS)}")
             elif type(value) is not bool:
-                raise refuse(f"{name} is {kind(value)}; needed: true or false")
+                raise refuse(f"{name}: needed: true or false")
         self._values.update(given)
         if given:
             logging.getLogger("fastinfer").setLevel(self._level())
@@ -108,3 +111,10 @@ class LogSettings:
             if self._values[f"log_{name}"]:
                 return int(getattr(logging, name.upper()))
         return logging.CRITICAL
+
+
+class Settings:
+    """What a server's wires share."""
+
+    def __init__(self) -> None:
+        self.trace, self.log = TraceSettings(), LogSettings()
