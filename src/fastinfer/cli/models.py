@@ -14,7 +14,7 @@ from fastinfer.cli.output import Json, bytes_text, console, print_json, progress
 from fastinfer.errors import InputError
 from fastinfer.serve.errors import ServeError
 from fastinfer.serve.repository import releases
-from fastinfer.serve.repository.directory import SETTINGS, Directory
+from fastinfer.serve.repository.directory import Directory
 from fastinfer.serve.repository.log import Live, Log
 from fastinfer.serve.repository.names import check_name, quoted
 from fastinfer.serve.repository.settings import parse
@@ -79,7 +79,7 @@ def push(
         with progress(f"pushing {source.name}", json) as report:
             made = releases.push(root, name, source, version=version, signer=signer, by=by, report=report)
         if settings:
-            (root / name / SETTINGS).write_bytes(text)
+            releases.set_settings(root, name, text)
         if promote:
             _change(root, name, "promote", made.version, lambda live: live.promote(made.version), by)
         elif canary is not None:

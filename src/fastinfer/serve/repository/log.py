@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import socket
+import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -22,6 +23,7 @@ from typing import Any
 
 from fastinfer.serve.errors import Kind, ServeError
 from fastinfer.serve.repository.directory import OWN
+from fastinfer.serve.repository.durable import sync
 from fastinfer.serve.repository.names import check_name, check_version
 
 STABLE, CANARY = "stable", "canary"
@@ -111,29 +113,34 @@ def whoami() -> str:
 
 
 class Log:
-    """The log of a repository. Several processes may read and write it."""
+    """The log of a repository. Several processes and threads may read and write it."""
 
     def __init__(self, root: Path) -> None:
         self.path = root / OWN / "log.jsonl"
         self._entries: list[Entry] = []
         self._read = 0  # bytes
+        self._reading = threading.Lock()  # two readers would count the same lines twice
 
     def entries(self, model: str = "") -> list[Entry]:
         """Oldest first; of one model or of all. Lines that are none of ours are passed over."""
-        try:
-            with open(self.path, "rb") as f:
-                if os.fstat(f.fileno()).st_size < self._read:
-                    self._entries, self._read = [], 0
-                f.seek(self._read)
-                new = f.read()
-        except FileNotFoundError:
-            return []
-        except OSError as e:
-            raise ServeError(Kind.UNAVAILABLE, f"the log cannot be read: {e.strerror}") from e
+        with self._reading:
+            try:
+                self._read_on()
+            except FileNotFoundError:
+                return []
+            except OSError as e:
+                raise ServeError(Kind.UNAVAILABLE, f"the log cannot be read: {e.strerror}") from e
+            return [e for e in self._entries if not model or e.model == model]
+
+    def _read_on(self) -> None:
+        with open(self.path, "rb") as f:
+            if os.fstat(f.fileno()).st_size < self._read:
+                self._entries, self._read = [], 0
+            f.seek(self._read)
+            new = f.read()
         whole = new[: new.rfind(b"\n") + 1]  # a line without its end is still being written, or was torn
         self._entries += [entry for line in whole.splitlines() if (entry := _entry(line)) is not None]
         self._read += len(whole)
-        return [e for e in self._entries if not model or e.model == model]
 
     def live(self, model: str) -> Live:
         return next((e.live for e in reversed(self.entries(model)) if e.live is not None), Live())
@@ -186,6 +193,8 @@ class Log:
             return
         previous = ""
         for number, line in enumerate(lines, 1):
+            if not line.endswith(b"\n"):
+                return  # a crash tore it, or it is still being written: the next one takes its place
             try:
                 good = json.loads(line)["previous"] == previous
             except (ValueError, KeyError, TypeError):
@@ -198,9 +207,13 @@ class Log:
     def _locked(self) -> Iterator[Callable[[Entry], None]]:
         try:
             self.path.parent.mkdir(mode=0o755, exist_ok=True)
+            new = not self.path.exists()
             with open(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o644), "r+b") as f:
                 fcntl.flock(f, fcntl.LOCK_EX)
                 yield lambda entry: _append(f, entry)
+            if new:
+                for folder in (self.path.parent, self.path.parent.parent):
+                    sync(folder)
         except OSError as e:
             raise ServeError(Kind.UNAVAILABLE, f"the log cannot be written: {e.strerror}") from e
 

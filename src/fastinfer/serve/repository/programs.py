@@ -8,6 +8,7 @@ import json
 import os
 import secrets
 import stat
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +19,8 @@ from fastinfer.errors import FastinferError, ModelError
 from fastinfer.model import Model, load
 from fastinfer.serve.errors import Kind, ServeError
 from fastinfer.serve.repository.manifest import CHUNK
+
+ABANDONED = 86400.0  # seconds; what a killed process left half written
 
 
 class ProgramCache:
@@ -109,6 +112,10 @@ class ProgramCache:
         held = sorted(self.folder.glob("*.safetensors"), key=lambda p: p.stat().st_mtime_ns, reverse=True)
         for path in held[self._max_files :]:
             self._remove(path.stem)
+        for part in [*self.folder.glob("*.part"), *self.folder.glob("*.note")]:
+            with suppress(OSError):
+                if time.time() - part.stat().st_mtime > ABANDONED:
+                    part.unlink()
 
 
 def _check_owner(descriptor: int) -> None:

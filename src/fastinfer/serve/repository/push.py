@@ -20,7 +20,8 @@ from pathlib import Path
 
 from fastinfer.serve.errors import Kind, ServeError
 from fastinfer.serve.repository import manifest as manifests
-from fastinfer.serve.repository.directory import OWN
+from fastinfer.serve.repository.directory import KINDS, OWN
+from fastinfer.serve.repository.durable import FOLDER, alone, sync, write_whole
 from fastinfer.serve.repository.log import Log
 from fastinfer.serve.repository.manifest import MANIFEST, SIGNATURE, Manifest
 from fastinfer.serve.repository.names import inside, quoted
@@ -61,18 +62,29 @@ class Uploads:
 
     def begin(self, manifest: Manifest) -> Progress:
         """Starts an upload, or finds the one that was begun with this manifest."""
-        if os.path.lexists(self._target(manifest)):
+        target = self._target(manifest)
+        if os.path.lexists(target):
             raise ServeError(
                 Kind.ALREADY_EXISTS, f"version {manifest.version} of model '{manifest.model}' exists already"
+            )
+        if not os.path.lexists(target.parent) and any(
+            os.path.lexists(self.root / f"{manifest.model}{k}") for k in KINDS
+        ):
+            # The folder that the version needs would hide the file.
+            raise ServeError(
+                Kind.CONFLICT,
+                f"model '{manifest.model}' is a single file: move it to {manifest.model}/1/model.onnx first",
             )
         upload = manifest.digest[:32]
         folder = self._folder / upload
         with _errors("the upload cannot be begun"):
             self.clean()
-            if not folder.exists():
-                self._admit(manifest)
-                (folder / "files").mkdir(parents=True)
-                _write(folder / MANIFEST, manifest.encode())
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with alone(self._folder):  # or two of them pass the quota together
+                if self._manifest(upload) is None:  # not there, or a crash left it before its manifest was whole
+                    self._admit(manifest)
+                    (folder / "files").mkdir(parents=True, exist_ok=True)
+                    write_whole(folder / MANIFEST, manifest.encode())
         return self.progress(upload)
 
     def _admit(self, manifest: Manifest) -> None:
@@ -84,7 +96,6 @@ class Uploads:
             raise ServeError(
                 Kind.TOO_LARGE, f"{manifest.size} bytes beside {held} of other uploads: the quota is {self._quota}"
             )
-        self._folder.mkdir(parents=True, exist_ok=True)
         if manifest.size > shutil.disk_usage(self._folder).free - RESERVE:
             raise ServeError(Kind.TOO_LARGE, f"the disk has no room for {manifest.size} bytes")
 
@@ -123,11 +134,11 @@ class Uploads:
             files = self._folder / upload / "files"
             for path, declared in manifest.files.items():
                 self._check(files / path, path, declared)
-            _write(files / MANIFEST, text)
+            write_whole(files / MANIFEST, text)
             if signature is not None:
-                _write(files / SIGNATURE, signature)
+                write_whole(files / SIGNATURE, signature)
             for folder in sorted({p.parent for p in files.rglob("*")} | {files}):
-                _sync(folder)
+                sync(folder)
             self._publish(files, manifest)
             shutil.rmtree(self._folder / upload, ignore_errors=True)
         Log(self.root).note(manifest.model, "push", version=manifest.version, note=manifest.digest, by=by)
@@ -147,7 +158,7 @@ class Uploads:
                 Kind.INVALID_ARGUMENT,
                 f"{quoted(path)} has the sha256 {found.sha256[:16]}…, not {declared.sha256[:16]}…: send it again",
             )
-        _sync(file)
+        sync(file)
 
     def _publish(self, files: Path, manifest: Manifest) -> None:
         target = self._target(manifest)
@@ -155,7 +166,8 @@ class Uploads:
         if os.path.lexists(target):  # rename would replace an empty folder
             raise ServeError(Kind.ALREADY_EXISTS, f"version {manifest.version} came from elsewhere meanwhile")
         os.rename(files, target)
-        _sync(target.parent)
+        sync(target.parent)
+        sync(self.root)  # the model's folder may be new
 
     def abandon(self, upload: str) -> None:
         self._open(upload)
@@ -203,7 +215,7 @@ class Uploads:
     def _locked(self, upload: str, how: int) -> Iterator[None]:
         """Shared by writers of chunks; whole for what ends the upload."""
         try:
-            descriptor = os.open(self._folder / upload, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            descriptor = os.open(self._folder / upload, FOLDER)
         except OSError:
             raise ServeError(Kind.NOT_FOUND, f"there is no upload {quoted(upload)}") from None
         try:
@@ -244,24 +256,6 @@ def _size(path: Path) -> int:
         return path.lstat().st_size
     except OSError:
         return 0
-
-
-def _write(path: Path, data: bytes) -> None:
-    """There whole, or not at all."""
-    part = path.with_name(f".{path.name}.part")
-    with open(part, "wb") as f:
-        f.write(data)
-        f.flush()
-        os.fsync(f.fileno())
-    os.replace(part, path)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager

@@ -13,10 +13,12 @@ from typing import Any
 
 from fastinfer.serve.errors import Kind, ServeError
 from fastinfer.serve.repository import manifest as manifests
-from fastinfer.serve.repository.directory import KINDS, OWN, Directory, Version, files_below
+from fastinfer.serve.repository import settings
+from fastinfer.serve.repository.directory import KINDS, OWN, SETTINGS, Directory, Version, files_below
+from fastinfer.serve.repository.durable import write_whole
 from fastinfer.serve.repository.log import Live, Log
 from fastinfer.serve.repository.manifest import MANIFEST, Manifest
-from fastinfer.serve.repository.names import check_file, check_name, check_version, quoted
+from fastinfer.serve.repository.names import check_file, check_name, check_version, inside, quoted
 from fastinfer.serve.repository.push import Uploads
 from fastinfer.serve.repository.signing import Signer
 
@@ -46,8 +48,13 @@ def sources(source: Path) -> dict[str, Path]:
             Kind.INVALID_ARGUMENT, f"{quoted(source.name)} is no folder, no .onnx and no .safetensors file"
         )
     found = {f"model{source.suffix}": source}
-    if source.suffix == ".onnx":
-        found |= {check_file(name): source.parent / name for name in external_files(source)}
+    for name in external_files(source) if source.suffix == ".onnx" else ():
+        if check_file(name) in found:
+            raise ServeError(
+                Kind.INVALID_ARGUMENT,
+                f"{quoted(source.name)} keeps weights in {quoted(name)}, which the model itself is to be called",
+            )
+        found[name] = source.parent / name
     return found
 
 
@@ -106,6 +113,17 @@ def push(
                 done += len(chunk)
                 report(done / total)
     return uploads.commit(progress.upload, signer.sign(manifest.encode()) if signer else None, by=by)
+
+
+def set_settings(root: Path, model: str, text: bytes) -> None:
+    """Puts a model.toml in place of the model's. Raises ServeError."""
+    settings.parse(text)
+    directory = Directory(root)
+    folder = directory.root / check_name(model)
+    try:
+        write_whole(inside(directory.root, folder) / SETTINGS, text)
+    except OSError as e:
+        raise ServeError(Kind.UNAVAILABLE, f"model.toml cannot be written: {e.strerror}") from e
 
 
 def next_version(root: Path, model: str) -> str:
@@ -200,6 +218,6 @@ def remove(root: Path, model: str, version: str, *, force: bool = False, by: str
         gone = Path(tempfile.mkdtemp(dir=grave))
         os.rename(held.folder, gone / version)  # whoever reads the directory sees all of it or nothing
         log.note(model, "remove", version=version, by=by)
-        shutil.rmtree(gone, ignore_errors=True)
+        shutil.rmtree(grave, ignore_errors=True)  # with what a crash left
     except OSError as e:
         raise ServeError(Kind.UNAVAILABLE, f"the version cannot be removed: {e.strerror}") from e
