@@ -10,6 +10,7 @@ from fastinfer.serve.messages import InferRequest
 
 # Triton's priority 1 is the highest and 0 means "not said"; ours grow upwards. One that is not said counts as this level.
 DEFAULT_PRIORITY = 4
+MAX_SEQUENCE = 256
 NAMES = ("timeout", "priority", "sequence_id", "sequence_start", "sequence_end")
 
 
@@ -22,6 +23,10 @@ def take_reserved(request: InferRequest) -> None:
     level = _integer(given, "priority")
     request.priority = DEFAULT_PRIORITY - level if level else 0
     sequence = given.get("sequence_id", 0)
+    if type(sequence) is str and len(sequence) > MAX_SEQUENCE:  # it is kept for as long as the sequence is
+        raise ServeError(
+            Kind.INVALID_ARGUMENT, f"sequence_id has {len(sequence)} characters; at most {MAX_SEQUENCE} are taken"
+        )
     request.sequence = sequence if type(sequence) is str else _integer(given, "sequence_id")
     request.sequence_start = _flag(given, "sequence_start")
     request.sequence_end = _flag(given, "sequence_end")

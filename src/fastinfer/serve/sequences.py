@@ -15,7 +15,12 @@ from fastinfer.serve.messages import InferRequest
 from fastinfer.serve.repository.names import quoted
 from fastinfer.serve.repository.settings import SequenceSettings
 
-Key = int | str
+Key = tuple[str, int | str]
+
+
+def key_of(request: InferRequest) -> Key:
+    """Callers cannot reach, or guess, the sequences of others."""
+    return request.caller, request.sequence
 
 
 class Sequence:
@@ -71,7 +76,7 @@ class Sequences:
             self._leave(sequence)
 
     def _enter(self, request: InferRequest) -> Sequence:
-        sequence = self._held.get(request.sequence)
+        sequence = self._held.get(key := key_of(request))
         if sequence is None:
             if self._settings.state and not request.sequence_start:
                 raise self._unknown(request)
@@ -79,7 +84,7 @@ class Sequences:
                 raise ServeError(
                     Kind.UNAVAILABLE, f"{len(self._held)} sequences are under way, as many as may be", retry_after=1
                 )
-            sequence = self._held[request.sequence] = Sequence(request.sequence)
+            sequence = self._held[key] = Sequence(key)
             self.empty.clear()
         sequence.holders += 1
         return sequence

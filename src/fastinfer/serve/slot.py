@@ -14,6 +14,7 @@ from fastinfer.serve.errors import Kind, ServeError
 from fastinfer.serve.messages import InferRequest
 from fastinfer.serve.repository.log import CANARY, STABLE, Live
 from fastinfer.serve.repository.names import quoted
+from fastinfer.serve.sequences import key_of
 from fastinfer.serve.traffic import CanaryWatch, Splitter
 
 READY, LOADING, UNLOADING, UNAVAILABLE = "READY", "LOADING", "UNLOADING", "UNAVAILABLE"
@@ -97,7 +98,7 @@ class Slot:
         must be it."""
         wanted = self.resolve(request.version) if request.version else ""
         for endpoint in (*self.endpoints.values(), *self.draining):
-            if request.sequence in endpoint.sequences and wanted in ("", endpoint.version):
+            if key_of(request) in endpoint.sequences and wanted in ("", endpoint.version):
                 return endpoint
         return None
 

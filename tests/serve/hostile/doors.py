@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Keys of callers who may do different things."""
+"""Keys of callers who may do different things, and requests byte by byte."""
 
 import os
+import socket
 from pathlib import Path
 
 from fastinfer.serve.access.keys import digest_of
@@ -12,6 +13,7 @@ KEYS = {
     "reader": ("read", "*"),
     "runner": ("infer", "double"),
     "watcher": ("metrics", "*"),
+    "suffix": ("infer", "*double"),
     "owner": ("infer read admin", "dou*"),
 }
 
@@ -32,3 +34,14 @@ def write_keys(path: Path):
     path.write_text("\n".join(rows))
     os.chmod(path, 0o600)
     return path
+
+
+def ask(server, lines, body=b"", headers=(), host="x"):
+    """(status, all that came) of one raw request."""
+    head = "\r\n".join([lines, f"host: {host}", *headers, f"content-length: {len(body)}", "connection: close", "", ""])
+    with socket.create_connection(("127.0.0.1", server.port), 20) as s:
+        s.sendall(head.encode("latin-1") + body)
+        data = b""
+        while piece := s.recv(65536):
+            data += piece
+    return int(data.split()[1]), data

@@ -39,12 +39,21 @@ class Caller:
         return Caller(name, given, tuple(models), float(rate), float(burst or max(1.0, rate)))
 
     def may(self, scope: str, model: str = "") -> bool:
-        return scope in self.scopes and (not model or any(fnmatch.fnmatchcase(model, p) for p in self.models))
+        """model: may have an alias behind it; "" for what is of no model in particular. `admin` of some models is not
+        `admin` of what all share: logs, traces, shared memory."""
+        if scope not in self.scopes:
+            return False
+        if not model:
+            return scope != "admin" or "*" in self.models
+        name = model.partition("@")[0]
+        return any(fnmatch.fnmatchcase(name, p) for p in self.models)
 
     def check(self, scope: str, model: str = "") -> None:
         """Raises ServeError (FORBIDDEN) unless the caller may do this with this model ("": with none in particular)."""
         if not self.may(scope, model):
-            where = f" on model '{model}'" if model and scope in self.scopes else ""
+            where = (
+                "" if scope not in self.scopes else f" on model '{model}'" if model else " for what all models share"
+            )
             raise ServeError(Kind.FORBIDDEN, f"'{self.name}' lacks the scope '{scope}'{where}")
 
 

@@ -10,7 +10,7 @@ from urllib.parse import unquote_to_bytes
 
 from fastinfer.serve.access import ANYONE, Caller, Gate
 from fastinfer.serve.errors import Kind, ServeError, as_serve_error
-from fastinfer.serve.http import openapi
+from fastinfer.serve.http import openapi, origin
 from fastinfer.serve.http.body import (
     Disconnected,
     Fields,
@@ -93,7 +93,7 @@ class App:
             ("POST", "/predict/{model}", "infer", inference.predict),
             *more,
         ]  # fmt: skip
-        self._router = Router([(m, p, (scope, h)) for m, p, scope, h in routes], self.limits.name)
+        self._router = Router([(m, p, (scope, "{model}" in p, h)) for m, p, scope, h in routes], self.limits.name)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -105,13 +105,13 @@ class App:
         try:
             fields = read_fields(scope, self.limits)
             path = _path(scope)
-            caller = self._admit(scope["headers"], path)
+            caller = self._admit(scope, fields, path)
             methods, arguments = self._router.find(path)
             method = scope["method"]
-            needed, handler = methods.get("GET" if method == "HEAD" else method, ("", None))
+            needed, about_model, handler = methods.get("GET" if method == "HEAD" else method, ("", False, None))
             if needed:
-                caller.check(needed, arguments[0].partition("@")[0] if arguments else "")
-            scope["fastinfer.caller"] = caller.name
+                caller.check(needed, arguments[0] if about_model else "")
+            scope["fastinfer.caller"] = caller
             if handler is None and method != "OPTIONS":
                 reply = _not_allowed(method, methods)
             else:
@@ -133,11 +133,15 @@ class App:
             self._held.used -= held
         await _send(scope, send, reply, rest and (fields is None or announces_body(fields)))
 
-    def _admit(self, headers: Sequence[tuple[bytes, bytes]], path: bytes) -> Caller:
+    def _admit(self, scope: Scope, fields: Fields, path: bytes) -> Caller:
         """Raises ServeError. What needs no scope needs no credentials: wrong ones are not even looked at."""
-        if self._gate.open or path in _OPEN or path.startswith(b"/ui/"):
+        if self._gate.open:
+            if (site := fields.get(b"origin")) is not None:
+                origin.check(site, fields, scope)
             return ANYONE
-        given = lambda name: [v.decode("latin-1") for n, v in headers if n == name]  # noqa: E731
+        if path in _OPEN or path.startswith(b"/ui/"):
+            return ANYONE
+        given = lambda name: [v.decode("latin-1") for n, v in scope["headers"] if n == name]  # noqa: E731
         return self._gate.admit(given(b"authorization"), given(b"x-api-key"))
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from fastinfer.serve.errors import Kind, ServeError
 from fastinfer.serve.http import fields
 from fastinfer.serve.http.jsontext import parse_object
-from fastinfer.serve.http.reply import Call, Handler, Reply, answer
+from fastinfer.serve.http.reply import Call, Handler, Reply, answer, readable
 from fastinfer.serve.messages import Limits
 from fastinfer.serve.regions import NoRegions, Regions
 from fastinfer.serve.service import Service
@@ -50,13 +50,14 @@ class Control:
         return answer(self._service.model_config(*call.arguments))
 
     async def statistics(self, call: Call) -> Reply:
-        return answer({"model_stats": await self._service.statistics(*call.arguments)})
+        return answer({"model_stats": readable(call, await self._service.statistics(*call.arguments))})
 
     # ------------------------------------------------------------------------------------------------------ repository
 
     async def index(self, call: Call) -> Reply:
         given = parse_object(call.body, self._limits)
-        return answer(await self._service.repository_index(fields.flag(given, "ready", "the request", False)))
+        ready = fields.flag(given, "ready", "the request", False)
+        return answer(readable(call, await self._service.repository_index(ready)))
 
     async def load(self, call: Call) -> Reply:
         # It may bring a model file as base64: the limit of bodies holds, not that of JSON.

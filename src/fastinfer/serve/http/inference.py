@@ -47,5 +47,5 @@ class Inference:
             request.timeout = number(header, "the header timeout") / 1e6 or None
         if (trace := fields.get(b"traceparent")) is not None:
             request.trace = trace.decode("latin-1")
-        request.caller = call.scope.get("fastinfer.caller", "")
+        request.caller = call.scope["fastinfer.caller"].name
         return await unless_gone(call.receive, self._service.infer(request))

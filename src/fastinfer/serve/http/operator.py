@@ -10,7 +10,7 @@ from fastinfer.serve.admin import ACTIONS, Operations
 from fastinfer.serve.errors import Kind, ServeError
 from fastinfer.serve.http.app import Route
 from fastinfer.serve.http.jsontext import parse_object
-from fastinfer.serve.http.reply import Call, Handler, Reply, answer
+from fastinfer.serve.http.reply import Call, Handler, Reply, answer, readable
 from fastinfer.serve.messages import Limits
 from fastinfer.serve.observe.exposition import exposition
 
@@ -28,12 +28,13 @@ def routes(operations: Operations, limits: Limits, page: bool = True) -> list[Ro
         return 200, [(b"content-type", kind.encode())], body
 
     async def overview(call: Call) -> Reply:
-        return answer(await operations.overview())
+        shown = await operations.overview()
+        return answer({**shown, "models": readable(call, shown["models"])})
 
     def action(name: str) -> Handler:
         async def change(call: Call) -> Reply:
             given = parse_object(call.body, limits)
-            by = call.scope.get("fastinfer.caller", "")
+            by = call.scope["fastinfer.caller"].name
             return answer(await operations.change(call.arguments[0], name, given, by))
 
         return change

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
+from fastinfer.serve.access import Caller
 from fastinfer.serve.errors import ServeError
 from fastinfer.serve.http.body import Fields, Receive, Scope
 from fastinfer.serve.http.encode import JSON_TYPE, Headers, dumps
@@ -32,6 +33,12 @@ Handler = Callable[[Call], Awaitable[Reply]]
 
 def answer(value: Any) -> Reply:
     return 200, [JSON_TYPE], dumps(value)
+
+
+def readable(call: Call, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Of what is said of all models: that of the caller's."""
+    caller: Caller = call.scope["fastinfer.caller"]
+    return [row for row in rows if caller.may("read", row["name"])]
 
 
 def failure(error: ServeError) -> Reply:
