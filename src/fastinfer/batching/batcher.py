@@ -9,7 +9,7 @@ import time
 from collections.abc import Coroutine, Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from fastinfer.batching.costs import Costs
 from fastinfer.batching.dispatcher import Closed, Dispatcher
@@ -19,6 +19,8 @@ from fastinfer.errors import InputError
 # A call that takes less than this many seconds runs on the event loop: handing it to a thread and back costs about 60 µs
 # and the lock's switches.
 DIRECT = 1e-4
+# With max_wait="auto" a request may wait so many seconds, or for so many calls.
+PATIENCE, CALLS_AHEAD = 1.0, 8
 
 
 class Batchable(Protocol):
@@ -58,7 +60,7 @@ class Batcher:
     call takes what has come while the one before it ran, and a lone request never waits. max_queue: requests that may
     wait; QueueFull is raised beyond. max_wait: seconds: a request that would wait longer, by what requests have cost
     lately, is refused at once with QueueFull, as is one that could not begin before its own timeout: under overload those
-    that are taken in are answered in time. calls: how many calls may run at once.
+    that are taken in are answered in time; "auto": a second, or what eight calls take where that is longer. calls: how many calls may run at once.
 
     What calls cost is measured as they run (:meth:`costs`): a call takes no more than makes a row cheaper, and calls
     of less than a tenth of a millisecond run on the event loop itself, as a thread would cost more than they do.
@@ -71,11 +73,11 @@ class Batcher:
         max_batch: int = 32,
         max_delay: float = 0.0,
         max_queue: int = 1024,
-        max_wait: float | None = None,
+        max_wait: float | Literal["auto"] | None = None,
         calls: int = 1,
     ) -> None:
         for name, value, least in (("max_batch", max_batch, 1), ("max_delay", max_delay, 0), ("max_queue", max_queue, 1),
-                                   ("max_wait", 0 if max_wait is None else max_wait, 0), ("calls", calls, 1)):  # fmt: skip
+                                   ("max_wait", 0 if isinstance(max_wait, (str, type(None))) else max_wait, 0), ("calls", calls, 1)):  # fmt: skip
             if not value >= least:
                 raise InputError(f"{name}={value}; needed: at least {least}")
         self._model = model
@@ -83,7 +85,8 @@ class Batcher:
         self._calls = calls
         self._max_wait = max_wait
         self._costs = Costs()
-        self._per_request = 0.0  # seconds that a request has cost lately, its share of its call
+        # Seconds, lately: of a call, and a request's share of it.
+        self._per_call = self._per_request = 0.0
         self._dispatcher: Dispatcher | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
@@ -104,7 +107,10 @@ class Batcher:
             raise QueueFull(
                 f"{len(self._queue)} requests are waiting, max_queue is {self._queue.max_queue}", self.wait()
             )
-        limits = [s for s in (self._max_wait, timeout) if s is not None]
+        most = self._max_wait
+        if most == "auto":
+            most = max(PATIENCE, CALLS_AHEAD * self._per_call)
+        limits = [s for s in (most, timeout) if s is not None]
         if limits and (wait := self.wait()) > min(limits):
             raise QueueFull(f"a request would wait {wait:.2g} s, the limit is {min(limits):.2g} s", wait - min(limits))
 
@@ -184,8 +190,9 @@ class Batcher:
         # A feed that failed in company is run once more: such a call says nothing about costs.
         if not any(isinstance(o, Exception) for o in outcomes):
             self._costs.record(batch[0].group, sum(r.work for r in batch), seconds)
-            each = seconds / len(batch)
-            self._per_request += (each - self._per_request) * (0.1 if self._per_request else 1.0)
+            weight = 0.1 if self._per_call else 1.0
+            self._per_call += (seconds - self._per_call) * weight
+            self._per_request += (seconds / len(batch) - self._per_request) * weight
         return outcomes
 
     async def _engine(self, batch: Sequence[Request]) -> Sequence[Any]:

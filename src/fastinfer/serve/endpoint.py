@@ -98,6 +98,18 @@ class Endpoint:
         await self._batcher.__aenter__()
         self._closed = False
 
+    def admit(self) -> None:
+        """Raises ServeError when too many requests wait already, before anything is done for another one."""
+        if self._closed:
+            return
+        try:
+            self._batcher.admit(self._timeout)
+        except QueueFull as e:
+            self.statistics.failed(0, rejected=True)
+            told = as_serve_error(e)
+            self._observe(Observation(self.name, self.version, told.kind.name.lower(), 0.0))
+            raise told from None
+
     async def infer(self, request: InferRequest) -> InferResponse:
         """Raises ServeError. The version is kept until every request that came in is answered."""
         if self._closed:

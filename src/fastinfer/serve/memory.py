@@ -69,6 +69,10 @@ class InMemory:
             raise ServeError(Kind.NOT_FOUND, f"model '{model}' has no version {quoted(version)}")
         return endpoint
 
+    def admit(self, model: str, version: str = "") -> None:
+        if (endpoint := self._endpoints.get(model)) is not None:
+            endpoint.admit()
+
     async def infer(self, request: InferRequest) -> InferResponse:
         return await self._find(request.model, request.version).infer(request)
 
@@ -91,7 +95,7 @@ class InMemory:
     def model_config(self, model: str, version: str = "") -> dict[str, Any]:
         return describe.config(self._find(model, version))
 
-    def statistics(self, model: str = "", version: str = "") -> list[dict[str, Any]]:
+    async def statistics(self, model: str = "", version: str = "") -> list[dict[str, Any]]:
         endpoints = [self._find(model, version)] if model else list(self._endpoints.values())
         return [e.statistics.as_json(e.name, e.version, e.memory) for e in endpoints]
 

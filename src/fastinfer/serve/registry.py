@@ -119,6 +119,13 @@ class Registry:
 
     # ----------------------------------------------------------------------------------------------------- inference
 
+    def admit(self, model: str, version: str = "") -> None:
+        slot = self._slots.get(model)
+        if slot is None or (slot.split and not version):
+            return  # which version it goes to, only the whole request says
+        if (endpoint := slot.endpoints.get(slot.resolve(version))) is not None:
+            endpoint.admit()
+
     async def infer(self, request: InferRequest) -> InferResponse:
         slot, version = self._slot(request.model, request.version)
         if version != request.version:

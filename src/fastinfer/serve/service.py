@@ -20,6 +20,11 @@ class Service(Protocol):
 
     async def infer(self, request: InferRequest) -> InferResponse: ...
 
+    def admit(self, model: str, version: str = "") -> None:
+        """Raises ServeError (UNAVAILABLE) when `infer` would refuse any request of this model now, as too many wait; for
+        wires to ask before they decode one. Says nothing of models that there are not."""
+        ...
+
     def live(self) -> bool: ...
 
     def ready(self) -> bool:

@@ -98,6 +98,9 @@ class TinyService:
             raise ServeError(Kind.UNAVAILABLE, f"model '{model}' is not loaded")
         return self.models[model]
 
+    def admit(self, model, version=""):
+        """Its queues are never full."""
+
     async def infer(self, request: InferRequest) -> InferResponse:
         self._model(request.model, request.version)
         self.last = request

@@ -101,6 +101,7 @@ class Servicer(grpc.GenericRpcHandler):
 
     async def _decode(self, raw: bytes) -> codec.Call:
         parsed = codec.Message(raw, self._limits)
+        self._service.admit(parsed.message.model_name, parsed.message.model_version)
         if parsed.heavy(self._regions is not None):
             call = await asyncio.to_thread(codec.decode, parsed, self._limits, self._regions)
         else:

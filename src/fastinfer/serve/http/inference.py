@@ -23,6 +23,7 @@ class Inference:
     async def infer(self, call: Call) -> Reply:
         model, *rest = call.arguments
         version = rest[0] if rest else ""
+        self._service.admit(model, version)
         header = call.fields.get(LENGTH)
         length = None if header is None else number(header, "Inference-Header-Content-Length")
         if length == 0:
@@ -38,6 +39,7 @@ class Inference:
 
     async def predict(self, call: Call) -> Reply:
         (model,) = call.arguments
+        self._service.admit(model)
         request = decode_plain(model, call.body, self._service.model_metadata(model), self._limits)
         return 200, [JSON_TYPE], encode_plain(await self._run(call, request))
 

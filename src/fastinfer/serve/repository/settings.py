@@ -8,7 +8,7 @@ import math
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import Any, Literal
 
 from fastinfer.serve.datatypes import BYTES, DTYPES
 from fastinfer.serve.errors import Kind, ServeError
@@ -45,7 +45,7 @@ class Batching:
     max_batch: int = 32
     max_delay: float = 0.0
     max_queue: int = 1024
-    max_wait: float | None = None
+    max_wait: float | Literal["auto"] | None = "auto"
     calls: int = 1
 
 
@@ -139,6 +139,14 @@ def _number(least: float, most: float) -> Callable[[Any, str], float]:
     return check
 
 
+def _wait(value: Any, where: str) -> float | Literal["auto"] | None:
+    if isinstance(value, str):
+        if value not in ("auto", "any"):
+            raise wrong(where, value, 'a number of seconds, "auto", or "any" for no limit')
+        return "auto" if value == "auto" else None
+    return _number(0, 3600)(value, where)
+
+
 def _text(value: Any, where: str) -> str:
     if not isinstance(value, str) or len(value) > 4096:
         raise wrong(where, value, "a text of at most 4096 characters")
@@ -222,7 +230,7 @@ _CHECKS: dict[str, Callable[[Any, str], Any]] = {
     "strict": _flag, "file": _file, "versions": _policy,
     "batching": _table(Batching, {
         "max_batch": _whole(1, 65536), "max_delay": _number(0, 60), "max_queue": _whole(1, 1 << 20),
-        "max_wait": _number(0, 3600), "calls": _whole(1, 64),
+        "max_wait": _wait, "calls": _whole(1, 64),
     }),
     "limits": _table(RequestLimits, {
         "timeout": _number(1e-3, _DAY), "rows": _whole(1, 1 << 30), "priority": _whole(0, 1000), "drain": _number(0, _DAY),

@@ -50,6 +50,9 @@ class SharedService:
     def ready(self) -> bool:
         return self._begun.is_set() and self._own.ready()
 
+    def admit(self, model: str, version: str = "") -> None:
+        self._own.admit(model, version)
+
     async def infer(self, request: InferRequest) -> InferResponse:
         return await self._own.infer(request)
 
