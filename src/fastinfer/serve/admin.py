@@ -11,10 +11,10 @@ import fastinfer
 from fastinfer.serve import describe
 from fastinfer.serve.endpoint import Endpoint
 from fastinfer.serve.errors import Kind, ServeError
-from fastinfer.serve.observe.metrics import Snapshot, quantiles
+from fastinfer.serve.observe.metrics import ROWS, SECONDS, Snapshot, quantiles
 from fastinfer.serve.registry import Registry
 from fastinfer.serve.repository.log import Live
-from fastinfer.serve.slot import Slot
+from fastinfer.serve.slot import UNAVAILABLE, Slot, State
 
 ACTIONS = ("promote", "canary", "shadow", "alias", "rollback")
 
@@ -71,10 +71,12 @@ async def change(registry: Registry, model: str, action: str, given: Mapping[str
 def overview(
     registry: Registry, snapshot: Snapshot, statistics: list[dict[str, Any]], started: float
 ) -> dict[str, Any]:
-    """All models as the page shows them. snapshot, statistics: of all workers. started: of the monotonic clock."""
+    """All models as the page shows them; `bounds` are of the versions' histograms, which also count what is beyond the last
+    one. snapshot, statistics: of all workers. started: of the monotonic clock."""
     figures = {(v["model"], v["version"]): v for v in snapshot["versions"]}
     counts = {(s["name"], s["version"]): s for s in statistics}
     return {
+        "bounds": {"seconds": SECONDS, "rows": ROWS},
         "server": {"name": "fastinfer", "version": fastinfer.__version__, "ready": registry.ready(),
                    "uptime": time.monotonic() - started},
         "models": [_model(slot, figures, counts) for _, slot in sorted(registry.slots().items())],
@@ -89,6 +91,7 @@ def _model(slot: Slot, figures: Mapping[Any, Any], counts: Mapping[Any, Any]) ->
     if traffic:
         traffic.insert(0, {"version": slot.default, "percent": rest, "shadow": False})
     traffic += [{"version": v, "percent": p, "shadow": True} for v, p in live.shadow.items()]
+    states = {v: State(UNAVAILABLE, "not loaded") for v in slot.on_disk} | slot.states
     return {
         "name": slot.name,
         "description": settings.description if settings else "",
@@ -100,7 +103,7 @@ def _model(slot: Slot, figures: Mapping[Any, Any], counts: Mapping[Any, Any]) ->
         "versions": [
             _version(v, state.state, state.reason, slot.endpoints.get(v), figures.get((slot.name, v)),
                      counts.get((slot.name, v)))
-            for v, state in sorted(slot.states.items(), key=lambda pair: int(pair[0] or 0))
+            for v, state in sorted(states.items(), key=lambda pair: int(pair[0] or 0))
         ],
     }  # fmt: skip
 
@@ -109,16 +112,18 @@ def _version(
     version: str, state: str, reason: str, endpoint: Endpoint | None, figures: Any, counts: Any
 ) -> dict[str, Any]:
     row: dict[str, Any] = {"version": version, "state": state, "reason": reason, "inputs": [], "outputs": [],
-                           "requests": 0, "failures": 0, "rows": 0, "calls": 0, "queue": 0, "memory": 0,
-                           "p50": 0.0, "p90": 0.0, "p99": 0.0}  # fmt: skip
+                           "loaded": endpoint is not None, "stateful": False, "requests": 0, "failures": 0, "rows": 0,
+                           "calls": 0, "queue": 0, "memory": 0, "p50": 0.0, "p90": 0.0, "p99": 0.0,
+                           "histograms": {}}  # fmt: skip
     if endpoint is not None:
         metadata = describe.metadata(endpoint, [version])
         row |= {"inputs": metadata["inputs"], "outputs": metadata["outputs"], "queue": endpoint.waiting,
-                "memory": endpoint.memory}  # fmt: skip
+                "memory": endpoint.memory, "stateful": bool(endpoint.settings.sequence.state)}  # fmt: skip
     if counts is not None:
         stats = counts["inference_stats"]
         row |= {"requests": stats["success"]["count"], "failures": stats["fail"]["count"],
                 "rows": counts["inference_count"], "calls": counts["execution_count"]}  # fmt: skip
     if figures is not None:
         row |= quantiles(figures["histograms"]["request"], (0.5, 0.9, 0.99))
+        row["histograms"] = {name: figures["histograms"][name][0] for name in ("request", "queue", "rows")}
     return row

@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 
 from fastinfer.serve import ui
+from fastinfer.serve.access import ANYONE, SCOPES, Caller
 from fastinfer.serve.admin import ACTIONS, Operations
 from fastinfer.serve.errors import Kind, ServeError
 from fastinfer.serve.http.app import Route
@@ -28,8 +29,13 @@ def routes(operations: Operations, limits: Limits, page: bool = True) -> list[Ro
         return 200, [(b"content-type", kind.encode())], body
 
     async def overview(call: Call) -> Reply:
+        """Each model with what the caller may do to it: {"may": [scope, ...]}."""
+        caller: Caller = call.scope["fastinfer.caller"]
         shown = await operations.overview()
-        return answer({**shown, "models": readable(call, shown["models"])})
+        models = [
+            {**m, "may": [s for s in SCOPES if caller.may(s, m["name"])]} for m in readable(call, shown["models"])
+        ]
+        return answer({**shown, "models": models, "caller": {"name": caller.name, "anyone": caller is ANYONE}})
 
     def action(name: str) -> Handler:
         async def change(call: Call) -> Reply:

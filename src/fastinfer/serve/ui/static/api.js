@@ -1,32 +1,61 @@
 // SPDX-License-Identifier: Apache-2.0
 // The server, as this page sees it. The key stays in this tab: sessionStorage, never a URL, never a cookie.
 
+import { joined, split } from "./tensors.js";
+
 const ROOT = new URL("..", document.baseURI).pathname.replace(/\/$/, "");
+const STORED = "fastinfer-key";
 
 export const key = {
-  get: () => sessionStorage.getItem("fastinfer-key") ?? "",
-  set: (value) => sessionStorage.setItem("fastinfer-key", value),
+  get: () => sessionStorage.getItem(STORED) ?? "",
+  set: (value) => (value ? sessionStorage.setItem(STORED, value) : sessionStorage.removeItem(STORED)),
 };
 
-async function call(method, path, body) {
-  const headers = key.get() ? { "X-API-Key": key.get() } : {};
-  if (body !== undefined) headers["Content-Type"] = "application/json";
-  const response = await fetch(ROOT + path, { method, headers, body: body === undefined ? undefined : JSON.stringify(body) });
-  const text = await response.text();
-  let data = {};
-  try {
-    data = text ? JSON.parse(text) : {};
-  } catch {
-    throw new Error(`the server answered ${response.status} with something that is not JSON`);
+// status: 0 where there was no answer at all.
+export class ServerError extends Error {
+  constructor(status, text) {
+    super(text);
+    this.status = status;
   }
-  if (!response.ok) throw new Error(data.error ?? `the server answered ${response.status}`);
-  return data;
 }
 
-const model = (name) => `/fastinfer/v1/models/${encodeURIComponent(name)}`;
+async function send(method, path, headers, body) {
+  const own = key.get() ? { "X-API-Key": key.get() } : {};
+  let response;
+  try {
+    response = await fetch(ROOT + path, { method, headers: { ...headers, ...own }, body, credentials: "omit", redirect: "error" });
+  } catch {
+    throw new ServerError(0, "The server does not answer");
+  }
+  if (response.ok) return response;
+  let text = "";
+  try {
+    text = (await response.json()).error;
+  } catch {
+    // a proxy's page, perhaps
+  }
+  throw new ServerError(response.status, text || `the server answered ${response.status}`);
+}
 
-export const overview = () => call("GET", "/fastinfer/v1/overview");
-export const promote = (name, version, alias) => call("POST", `${model(name)}/promote`, { version, alias });
-export const rollback = (name, alias) => call("POST", `${model(name)}/rollback`, { alias });
-export const infer = (name, version, inputs) =>
-  call("POST", `/v2/models/${encodeURIComponent(name)}/versions/${encodeURIComponent(version)}/infer`, { inputs });
+const part = encodeURIComponent;
+
+export async function overview() {
+  return (await send("GET", "/fastinfer/v1/overview", {})).json();
+}
+
+// action: promote, canary or rollback.
+export async function change(model, action, given) {
+  const path = `/fastinfer/v1/models/${part(model)}/${action}`;
+  return (await send("POST", path, { "Content-Type": "application/json" }, JSON.stringify(given))).json();
+}
+
+export const inferPath = (model, version) => `${ROOT}/v2/models/${part(model)}${version ? `/versions/${part(version)}` : ""}/infer`;
+
+// inputs: tensors (tensors.js). Returns {version, outputs: tensors}. Binary both ways: exact, and half floats have no JSON.
+export async function infer(model, version, inputs, parameters) {
+  const { header, body } = joined(inputs, parameters);
+  const fields = { "Content-Type": "application/octet-stream", "Inference-Header-Content-Length": String(header) };
+  const response = await send("POST", inferPath(model, version).slice(ROOT.length), fields, body);
+  const length = Number(response.headers.get("Inference-Header-Content-Length") ?? 0);
+  return split(await response.arrayBuffer(), length);
+}

@@ -2,145 +2,160 @@
 // The page: asks for the overview each second while it is visible, and shows what changed.
 
 import * as api from "./api.js";
-import { Chart, bytes, count, element, seconds, table } from "./dom.js";
-import { tryPanel } from "./try.js";
+import { ask } from "./dialog.js";
+import { count, duration, element, rate, write } from "./dom.js";
+import { Recent } from "./figures.js";
+import { ModelView } from "./model.js";
+import { tone } from "./versions.js";
 
+const INTERVAL = 1000; // milliseconds
+const MANY = 8; // models from which on they can be filtered
 const $ = (id) => document.getElementById(id);
-const COLOURS = { READY: "good", LOADING: "warm", UNLOADING: "warm", UNAVAILABLE: "bad", UNKNOWN: "quiet" };
-let chosen = decodeURIComponent(location.hash.slice(1));
-let view = null; // what is drawn for the chosen model
-const before = new Map(); // name → what was counted a second ago
+const chosen = () => { try { return decodeURIComponent(location.hash.slice(1)); } catch { return ""; } };
+let recent = new Recent();
+let view = null; // of the chosen model
+let links = new Map(); // model → {item, dot, rate}
+let last = null; // the overview on display
+
+const status = (text, kind) => {
+  write($("state"), text);
+  $("state").className = `chip ${kind}`;
+};
 
 function tell(text) {
-  $("trouble").textContent = text;
+  write($("trouble"), text);
   $("trouble").hidden = !text;
 }
 
-class View {
-  constructor(model) {
-    this.name = model.name;
-    this.charts = {
-      rate: new Chart("requests per second", count),
-      p50: new Chart("latency p50", seconds),
-      p99: new Chart("latency p99", seconds),
-      rows: new Chart("rows per call", count),
-      queue: new Chart("waiting", count),
-    };
-    this.versions = element("div");
-    this.traffic = element("div");
-    this.attempt = element("div");
-    this.tried = "";
-    const facts = [model.description, model.owner && `by ${model.owner}`, Object.entries(model.labels ?? {}).map(([k, v]) => `${k}=${v}`).join(", ")];
-    $("detail").replaceChildren(element("h2", {}, model.name), element("p", { class: "quiet" }, facts.filter(Boolean).join(" · ")),
-      element("div", { class: "charts" }, Object.values(this.charts).map((c) => c.node)), this.versions, this.traffic, this.attempt);
-  }
-
-  update(model, figures) {
-    for (const [name, chart] of Object.entries(this.charts)) chart.add(figures[name]);
-    const text = JSON.stringify([model.versions.map((v) => [v.version, v.state, v.reason, v.requests, v.failures, v.memory]), model.aliases, model.traffic]);
-    if (text === this.drawn) return; // buttons keep their focus
-    this.drawn = text;
-    this.versions.replaceChildren(element("h3", {}, "Versions"), table(["version", "state", ">requests", ">failed", ">p50", ">p99", ">memory", ""],
-      model.versions.map((v) => [this.label(model, v), this.state(v), count(v.requests), count(v.failures), seconds(v.p50), seconds(v.p99), bytes(v.memory), this.buttons(model, v)])));
-    this.traffic.replaceChildren(...this.split(model));
-    const ready = model.versions.filter((v) => v.state === "READY");
-    const shown = ready.find((v) => v.version === model.live) ?? ready.at(-1);
-    if (shown && this.tried !== shown.version) {
-      this.tried = shown.version;
-      this.attempt.replaceChildren(tryPanel(model.name, shown));
-    }
-  }
-
-  label(model, v) {
-    const names = Object.entries(model.aliases).filter(([, version]) => version === v.version).map(([alias]) => alias);
-    return element("span", {}, element("b", {}, v.version), ...names.map((n) => element("span", {}, " ", element("span", { class: "chip" }, n))));
-  }
-
-  state(v) {
-    return element("span", { class: `dot ${COLOURS[v.state] ?? "quiet"}` }, v.state.toLowerCase(), v.reason ? ` · ${v.reason}` : "");
-  }
-
-  buttons(model, v) {
-    const act = (work, question) => async () => {
-      if (!confirm(question)) return;
-      try {
-        await work();
-        tell("");
-        await refresh();
-      } catch (error) {
-        tell(error.message);
-      }
-    };
-    const stable = model.aliases.stable;
-    const made = [];
-    if (v.state === "READY" && v.version !== stable) {
-      made.push(element("button", { onclick: act(() => api.promote(model.name, v.version, "stable"), `Make version ${v.version} of ${model.name} the stable one?`) }, "Promote"));
-    } else if (v.version === stable) {
-      made.push(element("button", { onclick: act(() => api.rollback(model.name, "stable"), `Take back the last promotion of ${model.name}?`) }, "Roll back"));
-    }
-    return element("span", { class: "row" }, made);
-  }
-
-  split(model) {
-    if (!model.traffic.length) return [];
-    const bars = model.traffic.map((t, i) => element("span", { style: `flex:${Math.max(t.percent, 0.5)};--i:${i}` }, `${t.version}: ${t.shadow ? "shadow of " : ""}${t.percent} %`));
-    return [element("h3", {}, "Traffic"), element("div", { class: "split" }, bars)];
-  }
+// In place of a model: what is amiss, or what to do.
+function instead(title, ...rest) {
+  const text = title + rest.map((r) => r.textContent ?? r).join("");
+  if (view === null && $("detail").dataset.shown === text) return;
+  view = null;
+  $("detail").dataset.shown = text;
+  $("detail").replaceChildren(element("div", { class: "empty" }, element("h2", {}, title), ...rest));
 }
 
-function figures(model, now) {
-  const sum = (field) => model.versions.reduce((a, v) => a + v[field], 0);
-  const last = before.get(model.name);
-  const seen = { at: now, requests: sum("requests"), rows: sum("rows"), calls: sum("calls") };
-  before.set(model.name, seen);
-  const live = model.versions.find((v) => v.version === model.live) ?? model.versions.at(-1);
-  const since = (field) => (last ? Math.max(seen[field] - last[field], 0) : 0);
-  const elapsed = last ? (seen.at - last.at) / 1000 : 1;
-  return { rate: since("requests") / elapsed, p50: live?.p50 ?? 0, p99: live?.p99 ?? 0, rows: since("calls") ? since("rows") / since("calls") : 0, queue: sum("queue") };
+function face(model) {
+  const live = model.versions.find((v) => v.version === model.live);
+  return live ? tone(live) : model.versions.some((v) => tone(v) === "bad") ? "bad" : model.versions.some((v) => tone(v) === "warm") ? "warm" : "quiet";
+}
+
+function drawLinks(models, figures, name) {
+  if ([...links.keys()].join("/") !== models.map((m) => m.name).join("/")) {
+    links = new Map(models.map((m) => {
+      const dot = element("span", { class: "dot", "aria-hidden": "true" });
+      const figure = element("span", { class: "num quiet" });
+      const link = element("a", { href: `#${encodeURIComponent(m.name)}` }, dot, element("span", { class: "name" }, m.name), figure);
+      return [m.name, { item: element("li", {}, link), link, dot, figure }];
+    }));
+    $("models").replaceChildren(...[...links.values()].map((l) => l.item));
+    $("choose").replaceChildren(...models.map((m) => element("option", { value: m.name }, m.name)));
+    $("filter").hidden = models.length < MANY;
+    filter();
+  }
+  for (const m of models) {
+    const { link, dot, figure } = links.get(m.name);
+    dot.className = `dot ${face(m)}`;
+    const { all } = figures.get(m.name);
+    write(figure, all.rate ? `${rate(all.rate)}/s` : "");
+    if (m.name === name) link.setAttribute("aria-current", "page");
+    else link.removeAttribute("aria-current");
+  }
+  $("choose").value = name;
+}
+
+function filter() {
+  const wanted = $("filter").value.toLowerCase();
+  for (const [name, { item }] of links) item.hidden = !name.toLowerCase().includes(wanted);
+}
+
+function drawCaller(caller) {
+  $("who").hidden = caller?.anyone ?? false;
+  const name = caller?.name || "";
+  write($("who"), api.key.get() ? `Key: ${name || "not accepted"}` : "Enter API key");
+}
+
+function drawModel() {
+  if (!last) return;
+  const { data, figures } = last;
+  const model = data.models.find((m) => m.name === chosen()) ?? data.models[0];
+  $("nav").hidden = !model;
+  if (!model) {
+    const how = element("pre", {}, "fastinfer models push DIR NAME model.onnx");
+    instead("No models yet", element("p", {}, "Put one into the repository that this server reads, then tell it (SIGHUP):"), how);
+    return;
+  }
+  drawLinks(data.models, figures, model.name);
+  if (view?.name !== model.name) {
+    view = new ModelView(model, data.bounds, refresh);
+    delete $("detail").dataset.shown;
+    $("detail").replaceChildren(view.node);
+    document.title = `${model.name} · fastinfer`;
+  }
+  view.update(model, figures.get(model.name));
 }
 
 function draw(data) {
-  $("version").textContent = data.server.version;
-  $("state").textContent = data.server.ready ? "ready" : "not ready";
-  $("state").className = `chip ${data.server.ready ? "good" : "bad"}`;
-  const now = performance.now();
-  const all = new Map(data.models.map((m) => [m.name, figures(m, now)]));
-  const rate = [...all.values()].reduce((a, f) => a + f.rate, 0);
-  $("totals").textContent = `${data.models.length} models · ${count(rate)} requests/s · up ${seconds(data.server.uptime)}`;
-  if (!data.models.some((m) => m.name === chosen)) chosen = data.models[0]?.name ?? "";
-  const state = (m) => m.versions.find((v) => v.version === m.live)?.state ?? m.versions.at(-1)?.state ?? "UNKNOWN";
-  $("models").replaceChildren(...data.models.map((m) => element("li", {}, element("button",
-    { "aria-current": String(m.name === chosen), class: `dot ${COLOURS[state(m)]}`, onclick: () => choose(m.name) }, element("span", { style: "color:var(--ink)" }, m.name)))));
-  const model = data.models.find((m) => m.name === chosen);
-  if (!model) return;
-  if (view?.name !== chosen) view = new View(model);
-  view.update(model, all.get(chosen));
+  const figures = recent.add(data, performance.now() / 1000);
+  last = { data, figures };
+  write($("version"), data.server.version);
+  const missing = data.models.filter((m) => !m.live).map((m) => m.name);
+  const why = missing.length ? `: ${missing[0]}${missing.length > 1 ? ` and ${missing.length - 1} more` : ""}` : "";
+  status(data.server.ready ? "ready" : `not ready${why}`, data.server.ready ? "good" : "warm");
+  const all = [...figures.values()].reduce((a, f) => a + f.all.rate, 0);
+  write($("totals"), `${count(data.models.length)} model${data.models.length === 1 ? "" : "s"} · ${rate(all)} req/s · up ${duration(data.server.uptime)}`);
+  drawCaller(data.caller);
+  document.body.classList.remove("stale");
+  tell("");
+  drawModel();
 }
 
-function choose(name) {
-  chosen = name;
-  history.replaceState(null, "", `#${encodeURIComponent(name)}`);
-  refresh();
+function refused(error) {
+  recent = new Recent();
+  last = null;
+  status("no access", "warm");
+  write($("totals"), "");
+  tell("");
+  $("nav").hidden = true;
+  drawCaller(null);
+  const known = api.key.get() ? "The key was not accepted" : "An API key is needed";
+  instead(known, element("p", { class: "quiet" }, error.message), element("button", { class: "main", onclick: enterKey, type: "button" }, "Enter API key"));
 }
 
 async function refresh() {
   try {
     draw(await api.overview());
-    if ($("trouble").dataset.lost) tell("");
-    delete $("trouble").dataset.lost;
   } catch (error) {
-    $("state").textContent = "no answer";
-    $("state").className = "chip bad";
-    $("trouble").dataset.lost = "1";
-    tell(error.message);
+    if (error.status === 401 || error.status === 403) refused(error);
+    else {
+      status(error.status ? "trouble" : "no answer", "bad");
+      document.body.classList.add("stale");
+      tell(`${error.message}. Trying again each second${last ? "; what is shown is old" : ""}.`);
+      if (!last) instead("No figures yet");
+    }
   }
 }
 
-$("key").value = api.key.get();
-$("access").addEventListener("submit", (event) => {
-  event.preventDefault();
-  api.key.set($("key").value);
-  refresh();
-});
-await refresh();
-setInterval(() => document.hidden || refresh(), 1000);
+async function enterKey() {
+  const input = element("input", { type: "password", id: "key", autocomplete: "off", spellcheck: "false", required: true });
+  const forget = element("button", { type: "button", onclick: () => { api.key.set(""); input.closest("dialog").close(); refresh(); } }, "Forget key");
+  const body = element("div", {}, element("p", { class: "quiet" }, "It stays in this tab until it is closed, and goes to this server only."),
+    element("label", { for: "key" }, "API key ", input));
+  await ask({ title: "API key", confirm: "Use key", body, more: api.key.get() ? [forget] : [], act: async () => api.key.set(input.value.trim()) });
+  await refresh();
+}
+
+// One question at a time: the next one is asked when the one before is answered.
+async function loop() {
+  if (!document.hidden) await refresh();
+  setTimeout(loop, INTERVAL);
+}
+
+$("filter").addEventListener("input", filter);
+$("choose").addEventListener("change", (event) => (location.hash = encodeURIComponent(event.target.value)));
+$("who").addEventListener("click", enterKey);
+$("skip").addEventListener("click", (event) => { event.preventDefault(); $("detail").focus(); });
+window.addEventListener("hashchange", drawModel);
+document.addEventListener("visibilitychange", () => document.hidden || refresh());
+loop();

@@ -1,150 +1,104 @@
 // SPDX-License-Identifier: Apache-2.0
-// A form to run a model once: typed values, a file of JSON, or a picture that is scaled to what the input takes.
+// A form that runs a model once, and what it answered.
 
-import { infer } from "./api.js";
-import { element, seconds, shape, table } from "./dom.js";
+import { infer, inferPath, key } from "./api.js";
+import { element, seconds, write } from "./dom.js";
+import { Field } from "./input.js";
+import { output } from "./output.js";
+import { nest } from "./text.js";
 
-const WHOLE = /^U?INT/;
+const SHORT = 512; // values of a request that is shown as a command
 
-// Nested or flat JSON → the shape it has; a declared shape with one free extent takes flat data too.
-function sized(value, declared) {
-  const dims = [];
-  for (let v = value; Array.isArray(v); v = v[0]) dims.push(v.length);
-  const flat = dims.length > 1 || Array.isArray(value) ? value.flat(Infinity) : [value];
-  if (dims.length === declared.length) return [flat, dims];
-  const known = declared.filter((d) => d >= 0).reduce((a, b) => a * b, 1);
-  const free = declared.filter((d) => d < 0).length;
-  if (free > 1 || (free === 0 && known !== flat.length) || (free === 1 && flat.length % known)) {
-    throw new Error(`${flat.length} values do not fill ${shape(declared)}: nest them in brackets`);
-  }
-  return [flat, declared.map((d) => (d < 0 ? flat.length / known : d))];
+// As the protocol's JSON has it: what is not finite is text.
+const plain = ({ datatype, values }) => Array.from(values, (v) => (typeof v === "bigint" ? Number(v) : datatype === "BOOL" ? Boolean(v) : Number.isNaN(v) || Math.abs(v) === Infinity ? String(v) : v));
+
+function command(model, version, inputs, parameters) {
+  const rows = inputs.map((t) => ({ name: t.name, datatype: t.datatype, shape: t.shape, data: nest(plain(t), t.shape) }));
+  const body = JSON.stringify({ ...(Object.keys(parameters).length ? { parameters } : {}), inputs: rows });
+  const access = key.get() ? ' -H "X-API-Key: $KEY"' : "";
+  return `curl ${new URL(inferPath(model, version), location.origin)}${access} \\\n  -d '${body.replaceAll("'", "'\\''")}'`;
 }
 
-function parse(text, input) {
-  if (input.datatype === "BYTES") {
-    const given = text.trim().startsWith("[") ? JSON.parse(text) : [text];
-    return sized(given, input.shape);
-  }
-  const given = text.trim();
-  const value = JSON.parse(/^[[{]/.test(given) || given === "true" || given === "false" ? given : `[${given.replace(/[\s,]+/g, ",")}]`);
-  return sized(value, input.shape);
-}
-
-// [N, C, H, W] or [N, H, W, C] with 1, 3 or 4 channels → where height, width and channels are.
-function picture(input) {
-  const [n, a, b, c] = input.shape;
-  if (input.shape.length !== 4 || n > 1 || input.datatype === "BYTES" || input.datatype === "BOOL") return null;
-  if ([1, 3, 4].includes(a)) return { channels: a, height: b < 0 ? 224 : b, width: c < 0 ? 224 : c, last: false };
-  if ([1, 3, 4].includes(c)) return { channels: c, height: a < 0 ? 224 : a, width: b < 0 ? 224 : b, last: true };
-  return null;
-}
-
-function pixels(canvas, p, whole, scale) {
-  const { data } = canvas.getContext("2d").getImageData(0, 0, p.width, p.height);
-  const out = [];
-  const value = (i, c) => {
-    const raw = p.channels === 1 ? (data[i] * 299 + data[i + 1] * 587 + data[i + 2] * 114) / 1000 : data[i + c];
-    return whole ? Math.round(raw) : raw / scale;
-  };
-  const area = p.width * p.height;
-  if (p.last) for (let i = 0; i < area; i++) for (let c = 0; c < p.channels; c++) out.push(value(4 * i, c));
-  else for (let c = 0; c < p.channels; c++) for (let i = 0; i < area; i++) out.push(value(4 * i, c));
-  return [out, p.last ? [1, p.height, p.width, p.channels] : [1, p.channels, p.height, p.width]];
-}
-
-class Field {
-  constructor(input) {
-    this.input = input;
-    this.image = null;
-    this.text = element("textarea", { "aria-label": `values of ${input.name}`, spellcheck: "false",
-      placeholder: input.datatype === "BYTES" ? "a text, or a JSON list of texts" : "numbers, or nested JSON lists" });
-    const file = element("input", { type: "file", "aria-label": `file for ${input.name}`, onchange: () => this.load(file.files[0]) });
-    this.preview = element("div", { class: "row" });
-    this.node = element("div", { class: "field" },
-      element("div", { class: "row" }, element("b", {}, input.name), element("code", {}, `${input.datatype} ${shape(input.shape)}`), file,
-        element("button", { type: "button", onclick: () => this.fill() }, "Zeros")),
-      this.text, this.preview);
+export class TryPanel {
+  constructor(model) {
+    this.model = model;
+    this.version = element("select", { onchange: () => this.pick() });
+    this.label = element("label", {}, "Version ", this.version);
+    this.fields = [];
+    this.place = element("div", { class: "fields" });
+    this.sequence = this.sequenceFields();
+    this.button = element("button", { class: "main" }, "Run");
+    this.took = element("span", { class: "quiet", role: "status" });
+    this.result = element("div", { class: "result" });
+    const form = element("form", { onsubmit: (event) => this.run(event), autocomplete: "off" }, this.place, this.sequence.node, element("div", { class: "row" }, this.button, this.took));
+    this.node = element("section", { hidden: true, class: "try" }, element("div", { class: "row between" }, element("h3", {}, "Try it"), this.label), form, this.result);
   }
 
-  fill() {
-    const total = this.input.shape.map((d) => (d < 0 ? 1 : d)).reduce((a, b) => a * b, 1);
-    if (total > 4096) {
-      this.text.value = "";
-      this.image = [new Array(total).fill(0), this.input.shape.map((d) => (d < 0 ? 1 : d))];
-      this.preview.replaceChildren(`${total} zeros`);
-      return;
-    }
-    const nest = (dims) => (dims.length ? Array.from({ length: dims[0] < 0 ? 1 : dims[0] }, () => nest(dims.slice(1)))
-      : this.input.datatype === "BYTES" ? "" : this.input.datatype === "BOOL" ? false : 0);
-    this.image = null;
-    this.preview.replaceChildren();
-    this.text.value = JSON.stringify(nest(this.input.shape));
+  sequenceFields() {
+    const id = element("input", { type: "number", min: 1, value: 1, id: "sequence" });
+    const [start, end] = [element("input", { type: "checkbox", checked: true }), element("input", { type: "checkbox" })];
+    const node = element("fieldset", { hidden: true }, element("legend", {}, "Sequence"), element("div", { class: "row" },
+      element("label", { for: "sequence" }, "Id ", id), element("label", {}, start, " start"), element("label", {}, end, " end")));
+    return { node, id, start, end };
   }
 
-  async load(file) {
-    if (!file) return;
-    this.image = null;
-    this.preview.replaceChildren();
-    const p = picture(this.input);
-    if (!file.type.startsWith("image/") || !p) {
-      this.text.value = await file.text();
-      return;
-    }
-    const bitmap = await createImageBitmap(file);
-    const canvas = element("canvas", { width: p.width, height: p.height });
-    canvas.getContext("2d", { willReadFrequently: true }).drawImage(bitmap, 0, 0, p.width, p.height);
-    const whole = WHOLE.test(this.input.datatype);
-    const scale = element("select", {}, element("option", { value: 255 }, "0 to 1"), element("option", { value: 1 }, "0 to 255"));
-    const take = () => (this.image = pixels(canvas, p, whole, Number(scale.value)));
-    scale.addEventListener("change", take);
-    take();
-    this.text.value = "";
-    this.preview.replaceChildren(canvas, whole ? "" : element("label", {}, "values ", scale));
+  // loaded: the versions that can be run; live: the one that others get.
+  update(loaded, live, allowed) {
+    const text = JSON.stringify(loaded.map((v) => [v.version, v.inputs, v.stateful]).concat([live, allowed]));
+    if (text === this.drawn) return;
+    this.drawn = text;
+    this.node.hidden = !loaded.length || !allowed;
+    const before = this.version.value;
+    this.loaded = new Map(loaded.map((v) => [v.version, v]));
+    this.version.replaceChildren(...loaded.map((v) => element("option", { value: v.version }, v.version === live ? `${v.version} (live)` : v.version)));
+    this.version.value = this.loaded.has(before) ? before : this.loaded.has(live) ? live : loaded.at(-1)?.version ?? "";
+    this.label.hidden = loaded.length < 2;
+    this.pick();
   }
 
-  tensor() {
-    const [data, dims] = this.text.value.trim() ? parse(this.text.value, this.input) : this.image ?? [];
-    if (!data) throw new Error(`${this.input.name} is empty`);
-    return { name: this.input.name, datatype: this.input.datatype, shape: dims, data };
+  // What was typed stays while the inputs are the same.
+  pick() {
+    const version = this.loaded.get(this.version.value);
+    if (!version) return;
+    const text = JSON.stringify(version.inputs);
+    if (text === this.inputs) return;
+    this.inputs = text;
+    this.fields = version.inputs.map((i) => new Field(i));
+    this.place.replaceChildren(...this.fields.map((f) => f.node));
+    this.sequence.node.hidden = !version.stateful;
+    this.result.replaceChildren();
+    write(this.took, "");
   }
-}
 
-// The ten largest of a row of scores, or the values.
-function output(o) {
-  const head = element("h3", {}, `${o.name} `, element("code", {}, `${o.datatype} ${shape(o.shape)}`));
-  const last = o.shape.at(-1) ?? 1;
-  if (o.data && o.data.length === last && last > 1 && last <= 100000 && o.datatype.startsWith("FP")) {
-    const best = [...o.data.entries()].sort((a, b) => b[1] - a[1]).slice(0, 10);
-    const top = Math.max(...best.map(([, v]) => Math.abs(v)), 1e-30);
-    const bars = best.map(([i, v]) => element("div", { class: "bar" }, element("span", { class: "num" }, String(i)),
-      element("i", { style: `width:${(100 * Math.abs(v)) / top}%` }), element("span", { class: "mono" }, v.toPrecision(6))));
-    return [head, ...bars];
+  parameters() {
+    const { node, id, start, end } = this.sequence;
+    if (node.hidden) return {};
+    return { sequence_id: Number(id.value), sequence_start: start.checked, sequence_end: end.checked };
   }
-  const shown = (o.data ?? []).slice(0, 1000);
-  return [head, element("pre", {}, JSON.stringify(shown) + (o.data?.length > 1000 ? ` … ${o.data.length} values` : ""))];
-}
 
-export function tryPanel(name, version) {
-  const fields = version.inputs.map((i) => new Field(i));
-  const result = element("div", { id: "result", "aria-live": "polite" });
-  const button = element("button", { class: "main" }, "Run");
-  const run = async (event) => {
+  async run(event) {
     event.preventDefault();
-    button.disabled = true;
+    this.button.disabled = true;
+    write(this.took, "running …");
     try {
-      const inputs = fields.map((f) => f.tensor());
+      const inputs = this.fields.map((f) => f.tensor());
+      const parameters = this.parameters();
       const start = performance.now();
-      const response = await infer(name, version.version, inputs);
-      const took = (performance.now() - start) / 1000;
-      result.replaceChildren(element("p", { class: "quiet" }, `answered in ${seconds(took)} by version ${response.model_version ?? version.version}`),
-        ...response.outputs.flatMap(output));
+      const response = await infer(this.model, this.version.value, inputs, parameters);
+      write(this.took, `Version ${response.version} answered in ${seconds((performance.now() - start) / 1000)}.`);
+      this.sequence.start.checked = this.sequence.end.checked;
+      this.result.replaceChildren(...response.outputs.map(output), ...this.example(inputs, parameters));
     } catch (error) {
-      result.replaceChildren(element("p", { class: "bad", role: "alert" }, error.message));
+      write(this.took, "");
+      this.result.replaceChildren(element("p", { class: "failure", role: "alert" }, error.message));
     } finally {
-      button.disabled = false;
+      this.button.disabled = false;
     }
-  };
-  const outputs = table(["output", "type", "shape"], version.outputs.map((o) => [o.name, o.datatype, shape(o.shape)]));
-  return element("form", { onsubmit: run }, element("h3", {}, `Try version ${version.version}`), fields.map((f) => f.node), button, result,
-    element("details", {}, element("summary", {}, "Outputs"), outputs));
+  }
+
+  example(inputs, parameters) {
+    const json = inputs.every((t) => t.datatype !== "FP16" && t.datatype !== "BF16") && inputs.reduce((n, t) => n + t.values.length, 0) <= SHORT;
+    if (!json) return [];
+    return [element("details", {}, element("summary", {}, "The same with curl"), element("pre", { tabindex: 0 }, command(this.model, this.version.value, inputs, parameters)))];
+  }
 }
