@@ -14,7 +14,7 @@ export const isNpy = (bytes) => String.fromCharCode(...bytes.subarray(0, 6)) ===
 export function read(bytes) {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const wide = bytes[6] > 1;
-  if (bytes[6] < 1 || bytes[6] > 3 || bytes.length < 12) throw new Error(`version ${bytes[6]} of .npy is not known`);
+  if (bytes.length < 12 || bytes[6] < 1 || bytes[6] > 3) throw new Error(bytes.length < 12 ? "the .npy file is cut short" : `version ${bytes[6]} of .npy is not known`);
   const start = wide ? 12 : 10;
   const end = start + (wide ? view.getUint32(8, true) : view.getUint16(8, true));
   const header = new TextDecoder("latin1").decode(bytes.subarray(start, end));

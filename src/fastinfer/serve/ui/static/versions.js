@@ -78,8 +78,9 @@ export class Versions {
     const row = element("tr", {}, heads.map((h) => element("th", { scope: "col", class: h.startsWith(">") && "num" }, h.replace(">", ""))),
       element("th", { scope: "col" }, element("span", { class: "unseen" }, "Actions")));
     const drawn = element("table", {}, element("thead", {}, groups, row), this.body);
-    this.back = element("button", { type: "button", hidden: true });
-    this.node = element("section", {}, element("div", { class: "row between" }, element("h3", {}, "Versions"), this.back), this.split,
+    this.back = element("button", { type: "button" });
+    this.corner = element("span");
+    this.node = element("section", {}, element("div", { class: "row between" }, element("h3", {}, "Versions"), this.corner), this.split,
       element("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Versions" }, drawn));
   }
 
@@ -109,7 +110,8 @@ export class Versions {
 
   showBack(model) {
     const trial = model.traffic.some((t) => !t.shadow && t.version !== model.live) || model.aliases.canary;
-    this.back.hidden = !model.may.includes("admin") || !(trial || model.aliases.stable);
+    const shown = model.may.includes("admin") && (trial || model.aliases.stable);
+    if (Boolean(shown) !== this.back.isConnected) this.corner.replaceChildren(...(shown ? [this.back] : []));
     write(this.back, trial ? "End canary" : "Roll back");
     this.back.onclick = () => this.rollback(model, trial);
   }
