@@ -95,6 +95,11 @@ def lookup(size):
     return _model(nodes, [("x", F, ["n", 4])], [("y", F, ["n", 4])], [("table", table)])
 
 
+def save(path, model):
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
 def put(root, name, version, model, settings=None, file="model.onnx"):
     """Writes a model as one version of a repository; returns its folder."""
     folder = root / name / str(version)

@@ -29,12 +29,17 @@ def serve(
     certificate: Annotated[Path | None, typer.Option(help="TLS certificate chain (PEM).")] = None,
     key: Annotated[Path | None, typer.Option(help="Its private key (PEM).")] = None,
     client_ca: Annotated[Path | None, typer.Option(help="Clients need certificates of this authority (PEM).")] = None,
+    trusted_keys: Annotated[
+        Path | None, typer.Option(help="TOML file of keys; versions need a signature by one of them.")
+    ] = None,
     insecure: Annotated[
         bool, typer.Option("--insecure", help="Listen beyond this machine without any access rules.")
     ] = False,
     shared_memory: Annotated[bool, typer.Option("--shared-memory", help="Allow regions of /dev/shm.")] = False,
     allow_files: Annotated[bool, typer.Option("--allow-files", help="Load requests may bring model files.")] = False,
     no_page: Annotated[bool, typer.Option("--no-page", help="No page at /ui.")] = False,
+    max_body: Annotated[int, typer.Option(help="MiB that a request may have, again once decompressed.")] = 128,
+    max_connections: Annotated[int, typer.Option(help="HTTP connections at a time, per worker.")] = 8192,
     drain: Annotated[float, typer.Option(help="Seconds between not ready and taking no more connections.")] = 0.0,
     grace: Annotated[float, typer.Option(help="Seconds that requests under way then have.")] = 30.0,
     log_style: Annotated[str, typer.Option("--log", help="text or json, to standard error.")] = "text",
@@ -44,6 +49,7 @@ def serve(
     try:
         from fastinfer.serve.config import Config
         from fastinfer.serve.main import main
+        from fastinfer.serve.messages import Limits
     except ModuleNotFoundError as error:
         print(f"serving needs {error.name}: pip install 'fastinfer[serve]'", file=sys.stderr)
         raise typer.Exit(MISSING_PACKAGE) from None
@@ -55,6 +61,7 @@ def serve(
         repository=repository, models=model, host=host, http_port=http_port, grpc_port=None if no_grpc else grpc_port,
         workers=workers, cache=cache, keys=keys or (), issuer=issuer, audience=audience, jwks=jwks, public=public or (),
         certificate=certificate, key=key, client_ca=client_ca, insecure=insecure, shared_memory=shared_memory,
-        allow_files=allow_files, page=not no_page, drain=drain, grace=grace,
+        allow_files=allow_files, page=not no_page, drain=drain, grace=grace, trusted=trusted_keys,
+        limits=Limits(body=max_body << 20), connections=max_connections,
     )  # fmt: skip
     main(config, log_style, log_level)

@@ -12,9 +12,10 @@ from fastinfer.errors import InputError
 from fastinfer.serve.access import Gate
 from fastinfer.serve.access.keys import KeyFile
 from fastinfer.serve.access.tokens import Issuer
+from fastinfer.serve.errors import ServeError
 from fastinfer.serve.grpc.server import Tls
 from fastinfer.serve.messages import Limits
-from fastinfer.serve.repository.signing import Trust
+from fastinfer.serve.repository.signing import Trust, load_trust
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
@@ -23,7 +24,8 @@ LOOPBACK = ("127.0.0.1", "::1", "localhost")
 class Config:
     """repository: the models' directory. models: which of them, None for all. http_port, grpc_port: 0 for any free one,
     grpc_port None for no gRPC. keys: files of API keys (access/keys.py); issuer, audience, jwks: of an OIDC provider;
-    public: scopes of those who show no credentials. certificate, key, client_ca: PEM files, for TLS and mTLS.
+    public: scopes of those who show no credentials. trusted: file of the keys whose signatures versions need
+    (repository/signing.py); None for no signatures. certificate, key, client_ca: PEM files, for TLS and mTLS.
     shared_memory: whether regions of /dev/shm may be registered. drain: seconds between "not ready" and taking no more
     connections, for load balancers; grace: seconds that requests under way then have.
     """
@@ -35,7 +37,7 @@ class Config:
     grpc_port: int | None = 8001
     workers: int = 1
     cache: Path | None = None
-    trust: Trust | None = None
+    trusted: Path | None = None
     allow_files: bool = False
     keys: Sequence[Path] = ()
     issuer: str = ""
@@ -51,12 +53,18 @@ class Config:
     drain: float = 0.0
     grace: float = 30.0
     limits: Limits = field(default_factory=Limits)
+    connections: int = 8192
 
     def check(self) -> None:
         """Raises InputError."""
         if not Path(self.repository).is_dir():
             raise InputError(f"the repository '{self.repository}' is not a directory")
-        for name, value, least in (("workers", self.workers, 1), ("drain", self.drain, 0), ("grace", self.grace, 0)):
+        for name, value, least in (
+            ("workers", self.workers, 1),
+            ("connections", self.connections, 1),
+            ("drain", self.drain, 0),
+            ("grace", self.grace, 0),
+        ):
             if not value >= least:
                 raise InputError(f"{name}={value}; needed: at least {least}")
         for port in (self.http_port, self.grpc_port or 0):
@@ -80,6 +88,15 @@ class Config:
     def open(self) -> bool:
         """Whether nobody has to say who they are."""
         return not self.keys and not self.issuer and self.client_ca is None
+
+    def trust(self) -> Trust | None:
+        """Raises InputError."""
+        if self.trusted is None:
+            return None
+        try:
+            return load_trust(self.trusted)
+        except ServeError as e:
+            raise InputError(f"'{self.trusted}': {e}") from None
 
     def gate(self) -> Gate:
         issuers = [Issuer(self.issuer, self.audience, Path(self.jwks))] if self.issuer and self.jwks else []

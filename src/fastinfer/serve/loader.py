@@ -52,7 +52,7 @@ class Loader:
         observe: Callable[[Observation], None],
     ) -> None:
         self._observe = observe
-        self._directory, self._log, self._cache, self._trust = directory, journal, cache, trust
+        self._directory, self._log, self._cache, self.trust = directory, journal, cache, trust
         self._pool = ThreadPoolExecutor(COMPILERS, thread_name_prefix="fastinfer-loader")
 
     def close(self) -> None:
@@ -72,13 +72,13 @@ class Loader:
         self, slot: Slot, given: Overrides, change: Change | None = None
     ) -> tuple[list[Endpoint], ServeError | None]:
         """Brings a slot, whose lock is held, to what the disk says. Returns endpoints that take no more requests, and what
-        went wrong; then everything that served before goes on serving. Raises ServeError when nothing could be done."""
+        went wrong; then everything that served before goes on serving, but what is trusted no more. Raises ServeError when nothing could be done."""
         stack = ExitStack()
         try:
             found, logged = await self._in_thread(self._look, slot.name, given, stack)
             live = change.new(logged) if change is not None else logged
             wanted = _wanted(found, live, change is not None)
-            fingerprints = await self._in_thread(_fingerprints, found, wanted)
+            fingerprints = await self._in_thread(_fingerprints, found, wanted, self.trust)
             kept = {
                 v: e for v, e in slot.endpoints.items()
                 if v in fingerprints and fingerprints[v] == slot.fingerprints.get(v) and not given.force
@@ -88,7 +88,9 @@ class Loader:
             await self._in_thread(stack.close)
         if change is not None and not failed:
             live = await self._in_thread(change.note)
-        endpoints = {**(slot.endpoints if failed else {}), **kept, **opened}
+        untrusted = [v for v, e in failed.items() if e.kind is Kind.FORBIDDEN]
+        before = {v: e for v, e in slot.endpoints.items() if v not in untrusted} if failed else {}
+        endpoints = {**before, **kept, **opened}
         slot.fingerprints = {v: fingerprints.get(v, slot.fingerprints.get(v)) for v in endpoints}
         slot.overridden, slot.unloaded, slot.on_disk = bool(given), False, frozenset(found.versions)
         as_it_was = failed and slot.endpoints and not live.versions <= set(endpoints)
@@ -129,7 +131,7 @@ class Loader:
             if version not in found.versions:
                 raise ServeError(Kind.NOT_FOUND, "there is no such version")
             loaded = await self._in_thread(
-                load_version, found.versions[version], found.settings, self._cache, self._trust
+                load_version, found.versions[version], found.settings, self._cache, self.trust
             )
             endpoint = Endpoint(
                 slot.name, version, loaded.model, found.settings, loaded.ports, max_batch=loaded.max_batch,
@@ -137,8 +139,9 @@ class Loader:
             )  # fmt: skip
             await endpoint.open()
         except ServeError as e:
+            still = served and e.kind is not Kind.FORBIDDEN
             slot.states[version] = (
-                State(READY, f"loading it again failed: {e}") if served else State(UNAVAILABLE, str(e))
+                State(READY, f"loading it again failed: {e}") if still else State(UNAVAILABLE, str(e))
             )
             raise
         slot.states[version] = State(READY)
@@ -173,9 +176,9 @@ def _wanted(found: Found, live: Live, must_exist: bool) -> list[str]:
     return sorted(chosen, key=int)
 
 
-def _fingerprints(found: Found, versions: Iterable[str]) -> dict[str, Any]:
+def _fingerprints(found: Found, versions: Iterable[str], trust: Trust | None) -> dict[str, Any]:
     try:
-        return {v: (found.versions[v].stamp(), found.settings) for v in versions if v in found.versions}
+        return {v: (found.versions[v].stamp(), found.settings, trust) for v in versions if v in found.versions}
     except OSError as e:
         raise ServeError(Kind.UNAVAILABLE, f"model '{found.name}' cannot be read: {e.strerror}") from e
 

@@ -86,6 +86,10 @@ class Registry:
         wanted = [n for n in names if self._wanted is None or n in self._wanted or n in self._slots]
         return await self._load_each([n for n in wanted if n not in left])
 
+    def trust(self, trust: Trust | None) -> None:
+        """Whose signatures are needed from now on; `refresh` then ends what is trusted no more."""
+        self._loader.trust = trust
+
     async def _load_each(self, names: Iterable[str]) -> dict[str, ServeError]:
         names = list(names)
         outcomes = await asyncio.gather(*(self.load(n, {}) for n in names), return_exceptions=True)

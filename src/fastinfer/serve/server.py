@@ -10,12 +10,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from fastinfer.errors import InputError
 from fastinfer.serve import admin
 from fastinfer.serve.config import Config
 from fastinfer.serve.errors import ServeError
 from fastinfer.serve.grpc.server import GrpcServer
 from fastinfer.serve.http.app import App
 from fastinfer.serve.http.operator import routes
+from fastinfer.serve.http.protocol import Rules
 from fastinfer.serve.http.serve import HttpServer
 from fastinfer.serve.observe.metrics import Metrics, Snapshot
 from fastinfer.serve.registry import Registry
@@ -42,7 +44,7 @@ class Server:
         self.gate = config.gate()
         self._ssl, self._tls = config.ssl(), config.grpc_tls()
         self.registry = Registry(
-            config.repository, models=config.models, cache=config.cache, trust=config.trust,
+            config.repository, models=config.models, cache=config.cache, trust=config.trust(),
             allow_files=config.allow_files, on_change=self.changed,
             on_rollback=lambda model: self.on_rollback(model), observe=self.metrics.observe,
         )  # fmt: skip
@@ -73,7 +75,9 @@ class Server:
         c = self.config
         more = routes(self.operations, c.limits, c.page)
         app = App(self.service, c.limits, self._regions, self.gate, more, settings=self._settings)
-        self._http = HttpServer(app, c.host, c.http_port, sockets=sockets, ssl=self._ssl)
+        self._http = HttpServer(
+            app, c.host, c.http_port, sockets=sockets, ssl=self._ssl, rules=Rules(connections=c.connections)
+        )
         await self._http.start()
         self.http_port = self._http.addresses[0][1]
         if c.grpc_port is not None:
@@ -113,6 +117,10 @@ class Server:
         """SIGHUP: what has changed on disk: keys, models, settings, what is live."""
         for wrong in self.gate.reload():
             log.error("%s; what was read before stays", wrong)
+        try:
+            self.registry.trust(await asyncio.to_thread(self.config.trust))
+        except InputError as e:
+            log.error("%s; what was read before stays", e)
         for name, error in (await self.registry.refresh()).items():
             log.error("model '%s' could not be loaded anew: %s", name, error)
 

@@ -60,6 +60,7 @@ def check(config: Config) -> None:
         raise InputError("shared memory is registered with one process: it needs workers=1")
     as_json(config)
     config.gate()
+    config.trust()
     config.ssl()
     config.grpc_tls()
 
@@ -90,8 +91,6 @@ def _family(host: str) -> socket.AddressFamily:
 
 
 def as_json(config: Config) -> dict[str, object]:
-    if config.trust is not None:
-        raise InputError("signatures are checked by a server of one process: it needs workers=1")
     row = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
     row["limits"] = dataclasses.asdict(config.limits)
     return {k: str(v) if isinstance(v, Path) else [str(p) for p in v] if k == "keys" else v for k, v in row.items()}

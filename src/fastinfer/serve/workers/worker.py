@@ -29,7 +29,7 @@ log = logging.getLogger("fastinfer.serve.workers")
 
 def config_of(row: dict[str, Any]) -> Config:
     row["limits"] = Limits(**row["limits"])
-    for name in ("repository", "cache", "jwks", "certificate", "key", "client_ca"):
+    for name in ("repository", "cache", "jwks", "certificate", "key", "client_ca", "trusted"):
         row[name] = None if row[name] is None else Path(row[name])
     row["keys"] = [Path(k) for k in row["keys"]]
     return Config(**row)
