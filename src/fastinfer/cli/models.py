@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -14,21 +14,30 @@ from fastinfer.cli.output import Json, bytes_text, console, print_json, progress
 from fastinfer.errors import InputError
 from fastinfer.serve.errors import ServeError
 from fastinfer.serve.repository import releases
-from fastinfer.serve.repository.directory import Directory
-from fastinfer.serve.repository.log import Live, Log
-from fastinfer.serve.repository.names import check_name, quoted
+from fastinfer.serve.repository.local import Local, Repository, resolved
+from fastinfer.serve.repository.log import Live
+from fastinfer.serve.repository.remote import Remote
 from fastinfer.serve.repository.settings import parse
 from fastinfer.serve.repository.signing import Signer, new_key
 
 models = typer.Typer(
     name="models",
-    help="The models of a repository: versions, what is live, what was. A running server takes changes up on SIGHUP.",
+    help="The models of a repository: versions, what is live, what was. Changes in a directory are taken up by its server on SIGHUP; those at a server's URL by it at once.",
     no_args_is_help=True,
 )
-Root = Annotated[Path, typer.Argument(metavar="DIR", help="The repository.", exists=True, file_okay=False)]
+Root = Annotated[str, typer.Argument(metavar="DIR", help="The repository: a directory, or the URL of a server.")]
+Token = Annotated[
+    Path | None, typer.Option("--token", help="File with the API key or bearer token for a server.", exists=True)
+]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The model.")]
 Version = Annotated[str, typer.Argument(metavar="VERSION", help="A version, or an alias.")]
-By = Annotated[str, typer.Option("--by", help="Who does this, for the log; default: this user and host.")]
+By = Annotated[
+    str,
+    typer.Option(
+        "--by",
+        help="Who does this, for a directory's log; default: this user and host. A server notes whose token it is.",
+    ),
+]
 
 
 @contextmanager
@@ -42,11 +51,21 @@ def _asked() -> Iterator[None]:
         raise
 
 
+def _opened(root: str, token: Path | None) -> Repository:
+    if root.startswith(("http://", "https://")):
+        return Remote(root, token.read_text().strip() if token else "")
+    if not Path(root).is_dir():
+        raise InputError(f"the repository '{root}' is no directory, and no URL of a server")
+    return Local(Path(root))
+
+
 @models.command("list")
-def list_command(root: Root, name: Annotated[str, typer.Argument(help="One model.")] = "", json: Json = False) -> None:
+def list_command(
+    root: Root, name: Annotated[str, typer.Argument(help="One model.")] = "", token: Token = None, json: Json = False
+) -> None:
     """Show models and versions, and which are live."""
     with _asked():
-        found = releases.listing(root, name)
+        found = _opened(root, token).listing(name)
     if json:
         print_json([vars(f) for f in found])
         return
@@ -67,27 +86,32 @@ def push(
     promote: Annotated[bool, typer.Option("--promote", help="All requests go to it.")] = False,
     canary: Annotated[float | None, typer.Option("--canary", help="Per cent of the requests that go to it.")] = None,
     by: By = "",
+    token: Token = None,
     json: Json = False,
 ) -> None:
-    """Add a version; goes on where an earlier try stopped."""
+    """Add a version; goes on where an earlier try stopped. A server loads it at once."""
     if promote and canary is not None:
         raise typer.BadParameter("--promote and --canary exclude each other")
     with _asked():
         text = settings.read_bytes() if settings else b""
         parse(text)
-        signer = Signer(key) if key else None
+        at, signer = _opened(root, token), Signer(key) if key else None
         with progress(f"pushing {source.name}", json) as report:
-            made = releases.push(root, name, source, version=version, signer=signer, by=by, report=report)
-        if settings:
-            releases.set_settings(root, name, text)
-        if promote:
-            _change(root, name, "promote", made.version, lambda live: live.promote(made.version), by)
-        elif canary is not None:
-            _change(root, name, "canary", made.version, lambda live: live.canary(made.version, canary), by)
+            made = at.push(name, source, version=version, signer=signer, settings=text, by=by, report=report)
+        _take_up(at, name, made.version, promote, canary, by)
     if json:
         print_json({"model": name, "version": made.version, "bytes": made.size, "sha256": made.digest})
     else:
         console.print(f"{name} version {made.version}: {bytes_text(made.size)}, manifest sha256 {made.digest[:16]}…")
+
+
+def _take_up(at: Repository, name: str, version: str, promote: bool, canary: float | None, by: str) -> None:
+    if isinstance(at, Remote) and not (canary is not None and any(v.roles for v in at.listing(name))):
+        at.load(name)  # a canary beside a version that is live is loaded as one: nothing else may reach it
+    if promote:
+        at.change(name, "promote", version, by=by)
+    elif canary is not None:
+        at.change(name, "canary", version, percent=canary, by=by)
 
 
 @models.command()
@@ -96,13 +120,12 @@ def pull(
     name: Name,
     target: Annotated[Path, typer.Option("--output", "-o", help="A folder that does not exist yet.")],
     version: Annotated[str, typer.Argument(help="A version or an alias; default: the stable or the highest.")] = "",
+    token: Token = None,
 ) -> None:
     """Copy a version to a folder, checked against its manifest."""
     with _asked():
-        pulled = releases.pull(root, check_name(name), version, target)
-    console.print(
-        f"{name} version {pulled.version}: {len(pulled.files)} files in {target}", highlight=False, markup=False
-    )
+        chosen, files = _opened(root, token).pull(name, version, target)
+    console.print(f"{name} version {chosen}: {files} files in {target}", highlight=False, markup=False)
 
 
 @models.command()
@@ -114,34 +137,24 @@ def promote(
     shadow: Annotated[float | None, typer.Option("--shadow", help="Copies of this per cent; 0 ends it.")] = None,
     alias: Annotated[str, typer.Option("--alias", help="Only this alias.")] = "",
     by: By = "",
+    token: Token = None,
 ) -> None:
     """Make a version the one that all requests go to; or try it out; or give it an alias."""
     if sum((canary is not None, shadow is not None, bool(alias))) > 1:
         raise typer.BadParameter("--canary, --shadow and --alias exclude each other")
+    action = "canary" if canary is not None else "shadow" if shadow is not None else "alias" if alias else "promote"
     with _asked():
-        found = Directory(root).find(check_name(name))
-        chosen = releases.resolve(Log(Directory(root).root).live(name), version, list(found.versions))
-        if chosen not in found.versions:
-            raise InputError(f"model '{name}' has no version {quoted(version)}")
-        if canary is not None:
-            live = _change(root, name, "canary", chosen, lambda live: live.canary(chosen, canary), by)
-        elif shadow is not None:
-            live = _change(root, name, "shadow", chosen, lambda live: live.copied_to(chosen, shadow), by)
-        elif alias:
-            live = _change(root, name, "alias", chosen, lambda live: live.alias(alias, chosen), by)
-        else:
-            live = _change(root, name, "promote", chosen, lambda live: live.promote(chosen), by)
+        at = _opened(root, token)
+        chosen = resolved(at, name, version)
+        live = at.change(name, action, chosen, percent=canary or shadow or 0, alias=alias, by=by)
     _show(name, live)
 
 
 @models.command()
-def rollback(root: Root, name: Name, by: By = "") -> None:
+def rollback(root: Root, name: Name, by: By = "", token: Token = None) -> None:
     """End what is tried out; or go back to the version that was stable before."""
     with _asked():
-        found = Directory(root).find(check_name(name))
-        log = Log(Directory(root).root)
-        highest = max(found.versions, key=int, default="")
-        live = log.change(name, "rollback", lambda live: log.previous(name, live, set(found.versions), highest), by=by)
+        live = _opened(root, token).rollback(name, by=by)
     _show(name, live)
 
 
@@ -152,10 +165,11 @@ def remove(
     version: Version,
     force: Annotated[bool, typer.Option("--force", help="Even when it is live.")] = False,
     by: By = "",
+    token: Token = None,
 ) -> None:
     """Take a version away."""
     with _asked():
-        releases.remove(root, check_name(name), version, force=force, by=by)
+        _opened(root, token).remove(name, version, force=force, by=by)
     console.print(f"{name} version {version} is removed")
 
 
@@ -164,14 +178,12 @@ def log(
     root: Root,
     name: Annotated[str, typer.Argument(help="One model.")] = "",
     check: Annotated[bool, typer.Option("--check", help="Fail if a line was changed.")] = False,
+    token: Token = None,
     json: Json = False,
 ) -> None:
     """What was live when, and by whom."""
     with _asked():
-        history = Log(Directory(root).root)
-        if check:
-            history.verify()
-        entries = history.entries(name)
+        entries = _opened(root, token).log(name, check=check)
     if json:
         print_json([vars(e) | {"live": e.live.as_json() if e.live else None} for e in entries])
         return
@@ -186,10 +198,6 @@ def keygen(path: Annotated[Path, typer.Argument(help="Where the private key goes
     """Make a key to sign with; prints its public half for the server's file of trusted keys."""
     with _asked():
         print(new_key(path))
-
-
-def _change(root: Path, name: str, action: str, version: str, new: Callable[[Live], Live], by: str) -> Live:
-    return Log(Directory(root).root).change(name, action, new, version=version, by=by)
 
 
 def _words(live: Live) -> str:

@@ -36,7 +36,9 @@ def serve(
         bool, typer.Option("--insecure", help="Listen beyond this machine without any access rules.")
     ] = False,
     shared_memory: Annotated[bool, typer.Option("--shared-memory", help="Allow regions of /dev/shm.")] = False,
-    allow_files: Annotated[bool, typer.Option("--allow-files", help="Load requests may bring model files.")] = False,
+    allow_files: Annotated[
+        bool, typer.Option("--allow-files", help="Models may come over HTTP: `models push`, load requests with files.")
+    ] = False,
     no_page: Annotated[bool, typer.Option("--no-page", help="No page at /ui.")] = False,
     max_body: Annotated[int, typer.Option(help="MiB that a request may have, again once decompressed.")] = 128,
     max_connections: Annotated[int, typer.Option(help="HTTP connections at a time, per worker.")] = 8192,

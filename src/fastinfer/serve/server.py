@@ -19,8 +19,10 @@ from fastinfer.serve.http.app import App
 from fastinfer.serve.http.operator import routes
 from fastinfer.serve.http.protocol import Rules
 from fastinfer.serve.http.serve import HttpServer
+from fastinfer.serve.http.uploads import Transfers
 from fastinfer.serve.observe.metrics import Metrics, Snapshot
 from fastinfer.serve.registry import Registry
+from fastinfer.serve.repository.push import Uploads
 from fastinfer.serve.service import Service
 from fastinfer.serve.settings import Settings
 from fastinfer.serve.shm import Regions
@@ -43,8 +45,10 @@ class Server:
         self.metrics = Metrics()
         self.gate = config.gate()
         self._ssl, self._tls = config.ssl(), config.grpc_tls()
+        trust = config.trust()
+        self._uploads = Uploads(config.repository, trust=trust) if config.allow_files else None
         self.registry = Registry(
-            config.repository, models=config.models, cache=config.cache, trust=config.trust(),
+            config.repository, models=config.models, cache=config.cache, trust=trust,
             allow_files=config.allow_files, on_change=self.changed,
             on_rollback=lambda model: self.on_rollback(model), observe=self.metrics.observe,
         )  # fmt: skip
@@ -73,7 +77,8 @@ class Server:
     async def listen(self, sockets: Sequence[socket.socket] | None = None, reuse_port: bool = False) -> None:
         """sockets: bound ones for HTTP, instead of the configured address. Raises OSError, InputError."""
         c = self.config
-        more = routes(self.operations, c.limits, c.page)
+        transfers = Transfers(c.repository, self._uploads, c.limits)
+        more = [*routes(self.operations, c.limits, c.page), *transfers.routes()]
         app = App(self.service, c.limits, self._regions, self.gate, more, settings=self._settings)
         self._http = HttpServer(
             app, c.host, c.http_port, sockets=sockets, ssl=self._ssl, rules=Rules(connections=c.connections)
@@ -118,7 +123,10 @@ class Server:
         for wrong in self.gate.reload():
             log.error("%s; what was read before stays", wrong)
         try:
-            self.registry.trust(await asyncio.to_thread(self.config.trust))
+            trust = await asyncio.to_thread(self.config.trust)
+            self.registry.trust(trust)
+            if self._uploads is not None:
+                self._uploads.trust = trust
         except InputError as e:
             log.error("%s; what was read before stays", e)
         for name, error in (await self.registry.refresh()).items():

@@ -58,7 +58,7 @@ class Uploads:
     ) -> None:
         self.root = Path(os.path.realpath(root))
         self._folder = self.root / OWN / "uploads"
-        self._quota, self._most, self._abandoned, self._trust = quota, most, abandoned, trust
+        self._quota, self._most, self._abandoned, self.trust = quota, most, abandoned, trust
 
     def begin(self, manifest: Manifest) -> Progress:
         """Starts an upload, or finds the one that was begun with this manifest."""
@@ -100,14 +100,14 @@ class Uploads:
             raise ServeError(Kind.TOO_LARGE, f"the disk has no room for {manifest.size} bytes")
 
     def progress(self, upload: str) -> Progress:
-        manifest, files = self._open(upload), self._folder / upload / "files"
+        manifest, files = self.manifest(upload), self._folder / upload / "files"
         return Progress(upload, {p: _size(files / p) for p in manifest.files})
 
     def write(self, upload: str, path: str, offset: int, data: bytes | memoryview, sha256: str = "") -> int:
         """Adds a chunk of at most MAX_CHUNK bytes behind those that are there; returns how many there are then. sha256: of
         the chunk, if given. Refused (CONFLICT, naming the offset that is needed) when it leaves a gap or overlaps, and
         while another writer is at the file."""
-        manifest = self._open(upload)
+        manifest = self.manifest(upload)
         declared = manifest.files.get(path)
         if declared is None:
             raise ServeError(Kind.INVALID_ARGUMENT, f"{quoted(path)} is not in the upload's manifest")
@@ -126,10 +126,10 @@ class Uploads:
     def commit(self, upload: str, signature: bytes | None = None, *, by: str = "") -> Manifest:
         """Makes the version that was uploaded part of the repository. A file with the wrong sha256 is dropped and must be
         sent again. signature: the contents of manifest.sig."""
-        manifest = self._open(upload)
+        manifest = self.manifest(upload)
         text = manifest.encode()
-        if self._trust is not None:
-            self._trust.check(manifest.model, manifest.version, text, signature)
+        if (trust := self.trust) is not None:
+            trust.check(manifest.model, manifest.version, text, signature)
         with self._locked(upload, fcntl.LOCK_EX), _errors("the upload cannot be completed"):
             files = self._folder / upload / "files"
             for path, declared in manifest.files.items():
@@ -170,7 +170,7 @@ class Uploads:
         sync(self.root)  # the model's folder may be new
 
     def abandon(self, upload: str) -> None:
-        self._open(upload)
+        self.manifest(upload)
         with self._locked(upload, fcntl.LOCK_EX):
             shutil.rmtree(self._folder / upload, ignore_errors=True)
 
@@ -195,7 +195,8 @@ class Uploads:
     def _target(self, manifest: Manifest) -> Path:
         return self.root / manifest.model / manifest.version
 
-    def _open(self, upload: str) -> Manifest:
+    def manifest(self, upload: str) -> Manifest:
+        """Of an upload under way."""
         is_id = isinstance(upload, str) and len(upload) == 32 and not set(upload) - set("0123456789abcdef")
         manifest = self._manifest(upload) if is_id else None
         if manifest is None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from fastinfer.serve.repository import settings
 from fastinfer.serve.repository.directory import KINDS, OWN, SETTINGS, Directory, Version, files_below
 from fastinfer.serve.repository.durable import write_whole
 from fastinfer.serve.repository.log import Live, Log
-from fastinfer.serve.repository.manifest import MANIFEST, Manifest
+from fastinfer.serve.repository.manifest import MANIFEST, File, Manifest
 from fastinfer.serve.repository.names import check_file, check_name, check_version, inside, quoted
 from fastinfer.serve.repository.push import Uploads
 from fastinfer.serve.repository.signing import Signer
@@ -88,6 +88,14 @@ def _of_node(node: Any) -> Iterator[Any]:
             yield from _tensors(sub)
 
 
+def digests(files: Mapping[str, Path]) -> dict[str, File]:
+    """What a manifest says of files (see `sources`). Raises ServeError."""
+    try:
+        return {name: manifests.digest(path) for name, path in sorted(files.items())}
+    except OSError as e:
+        raise ServeError(Kind.INVALID_ARGUMENT, f"a file of the model cannot be read: {e.strerror}") from None
+
+
 def push(
     root: Path, model: str, source: Path, *, version: str = "", signer: Signer | None = None, by: str = "",
     report: Report = lambda share: None,
@@ -96,10 +104,7 @@ def push(
     ServeError."""
     check_name(model)
     files = sources(source)
-    try:
-        listed = {name: manifests.digest(path) for name, path in sorted(files.items())}
-    except OSError as e:
-        raise ServeError(Kind.INVALID_ARGUMENT, f"a file of the model cannot be read: {e.strerror}") from None
+    listed = digests(files)
     manifest = Manifest(model, check_version(version or next_version(root, model)), listed)
     manifests.decode(manifest.encode())  # what nobody could load is refused here
     uploads = Uploads(root)
@@ -138,30 +143,44 @@ def next_version(root: Path, model: str) -> str:
     return str(1 + max((int(v) for v in [*there, *logged]), default=0))
 
 
-def pull(root: Path, model: str, version: str, target: Path) -> Version:
-    """Copies a version (or what an alias stands for; by default the stable or else the highest one) to a new folder,
-    checked against its manifest where it has one. Raises ServeError."""
+def find(root: Path, model: str, version: str = "") -> Version:
+    """A version, or what an alias stands for; by default the stable or else the highest one. Raises ServeError."""
     directory = Directory(root)
     found = directory.find(model)
     chosen = resolve(Log(directory.root).live(model), version, list(found.versions))
     if chosen not in found.versions:
         raise ServeError(Kind.NOT_FOUND, f"model '{model}' has no version {quoted(version or chosen)}")
-    held = found.versions[chosen]
+    return found.versions[chosen]
+
+
+def pull(root: Path, model: str, version: str, target: Path) -> Version:
+    """Copies a version (see `find`) to a new folder, checked against its manifest where it has one. Raises ServeError."""
+    held = find(root, model, version)
+
+    def copy(name: str, to: Path) -> None:
+        shutil.copyfile(held.folder / name, to)
+
+    bring(model, held.version, held.files if held.whole else [f for f in held.files if f != MANIFEST], copy, target)
+    return held
+
+
+def bring(model: str, version: str, files: Iterable[str], copy: Callable[[str, Path], None], target: Path) -> None:
+    """Makes the folder `target` of a version's files, which `copy` writes: all of it or nothing, and checked against its
+    manifest where it has one. Raises ServeError."""
     if os.path.lexists(target):
         raise ServeError(Kind.ALREADY_EXISTS, f"{quoted(target.name)} exists already")
     try:
         with tempfile.TemporaryDirectory(dir=target.absolute().parent, prefix=".fastinfer-pull-") as made:
-            copy = Path(made, "version")
-            for name in held.files:
-                (copy / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(held.folder / name, copy / name)
-            if MANIFEST in held.files and held.whole:
-                copied = manifests.make(model, chosen, copy, held.files)
-                manifests.decode((copy / MANIFEST).read_bytes()).check(model, chosen, copied.files)
-            os.rename(copy, target)
+            folder = Path(made, "version")
+            for name in files:
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                copy(name, folder / name)
+            if (folder / MANIFEST).exists():
+                copied = manifests.make(model, version, folder, files)
+                manifests.decode((folder / MANIFEST).read_bytes()).check(model, version, copied.files)
+            os.rename(folder, target)
     except OSError as e:
         raise ServeError(Kind.UNAVAILABLE, f"the version cannot be copied: {e.strerror}") from e
-    return held
 
 
 def resolve(live: Live, version: str, versions: list[str]) -> str:
