@@ -7,7 +7,7 @@ import enum
 import logging
 
 from fastinfer.batching import Closed, DeadlineExceeded, QueueFull
-from fastinfer.errors import FastinferError, InputError, ModelError, UnsupportedError
+from fastinfer.errors import FastinferError, InputError, UnsupportedError
 
 log = logging.getLogger("fastinfer.serve")
 
@@ -67,7 +67,7 @@ def as_serve_error(error: BaseException, request_id: str = "") -> ServeError:
         return ServeError(Kind.INVALID_ARGUMENT, str(error))
     if isinstance(error, UnsupportedError):
         return ServeError(Kind.UNSUPPORTED, str(error))
-    if isinstance(error, ModelError):
+    if isinstance(error, FastinferError):  # ModelError, no memory for it, ...
         return ServeError(Kind.INTERNAL, f"the model failed: {error}")
     log.error("unforeseen error in request %r", request_id, exc_info=error)
     return ServeError(Kind.INTERNAL, f"an internal error, logged by the server ({type(error).__name__})")

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import zipfile
 
 import numpy as np
 import pytest
@@ -230,6 +231,25 @@ def test_samples_warm_up_or_fail_the_load(tmp_path):
     (folder / "samples.npz").write_bytes(b"PK\3\4 no archive")
     with pytest.raises(ServeError, match="samples"):
         load_version(find("m").versions["1"], Settings())
+
+
+def test_samples_that_are_a_bomb_are_not_unpacked(tmp_path):
+    folder = put(tmp_path, "m", 1, scale(2))
+    with zipfile.ZipFile(folder / "samples.npz", "w", zipfile.ZIP_DEFLATED) as z, z.open("x.npy", "w") as entry:
+        for _ in range(260):
+            entry.write(bytes(1 << 20))
+    assert (folder / "samples.npz").stat().st_size < 1 << 20
+    with pytest.raises(ServeError, match="bytes unpacked"):
+        load_version(Directory(tmp_path).find("m").versions["1"], Settings())
+    huge = (
+        b"\x93NUMPY\x01\x00\x76\x00"
+        + b"{'descr': '<f4', 'fortran_order': False, 'shape': (9999999999999,), }".ljust(117)
+        + b"\n"
+    )
+    with zipfile.ZipFile(folder / "samples.npz", "w") as z:
+        z.writestr("x.npy", huge)
+    with pytest.raises(ServeError, match="samples cannot be read"):
+        load_version(Directory(tmp_path).find("m").versions["1"], Settings())
 
 
 def test_what_cannot_be_expressed_is_refused(tmp_path):

@@ -32,6 +32,8 @@ from fastinfer.serve.repository.signing import Trust
 
 log = logging.getLogger("fastinfer.serve")
 
+MAX_SAMPLES = 256 << 20  # bytes
+
 
 @dataclass(frozen=True)
 class Loaded:
@@ -163,9 +165,15 @@ def _samples(version: Version, folder: Path, name: str) -> dict[str, Any] | None
     if name not in version.files:
         return None
     try:
+        with zipfile.ZipFile(folder / name) as archive:  # which reads no more of an entry than it says here
+            size = sum(entry.file_size for entry in archive.infolist())
+        if size > MAX_SAMPLES:
+            raise ServeError(
+                Kind.INVALID_ARGUMENT, f"the samples have {size} bytes unpacked; at most {MAX_SAMPLES} are taken"
+            )
         with np.load(folder / name, allow_pickle=False) as held:
             return {key: held[key] for key in held.files}
-    except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as e:
+    except (ValueError, KeyError, EOFError, MemoryError, zipfile.BadZipFile) as e:
         raise ServeError(Kind.INVALID_ARGUMENT, f"the samples cannot be read: {type(e).__name__}") from e
 
 
