@@ -124,7 +124,7 @@ class Endpoint:
             self.statistics.failed(took, isinstance(e, REJECTED))
             told = as_serve_error(e, request.id) if isinstance(e, Exception) else None  # None: the client has gone
             outcome = told.kind.name.lower() if told else "cancelled"
-            self._observe(Observation(self.name, self.version, outcome, took * 1e-9))
+            self._ended(request, outcome, took * 1e-9)
             if told is None:
                 raise
             raise told from e
@@ -152,8 +152,16 @@ class Endpoint:
         )  # fmt: skip
         waited, computed = timing.started - timing.arrived, timing.finished - timing.started
         seconds = (ended - began) * 1e-9
-        self._observe(Observation(self.name, self.version, "ok", seconds, waited, computed, timing.call_rows))
+        self._ended(request, "ok", seconds, waited, computed, timing.call_rows)
         return InferResponse(self.name, self.version, outputs, request.id)
+
+    def _ended(
+        self, r: InferRequest, outcome: str, took: float,
+        queue: float | None = None, compute: float | None = None, rows: int | None = None,
+    ) -> None:  # fmt: skip
+        self._observe(
+            Observation(self.name, self.version, outcome, took, queue, compute, rows, r.id, r.caller, r.trace)
+        )
 
     def _time_left(self, asked: float | None) -> float | None:
         if asked is None:

@@ -20,7 +20,8 @@ from fastinfer.serve.http.operator import routes
 from fastinfer.serve.http.protocol import Rules
 from fastinfer.serve.http.serve import HttpServer
 from fastinfer.serve.http.uploads import Transfers
-from fastinfer.serve.observe.metrics import Metrics, Snapshot
+from fastinfer.serve.observe import Metrics, Requests
+from fastinfer.serve.observe.metrics import Snapshot
 from fastinfer.serve.registry import Registry
 from fastinfer.serve.repository.push import Uploads
 from fastinfer.serve.service import Service
@@ -50,7 +51,7 @@ class Server:
         self.registry = Registry(
             config.repository, models=config.models, cache=config.cache, trust=trust,
             allow_files=config.allow_files, on_change=self.changed,
-            on_rollback=lambda model: self.on_rollback(model), observe=self.metrics.observe,
+            on_rollback=lambda model: self.on_rollback(model), observe=Requests(self.metrics),
         )  # fmt: skip
         self.on_rollback: Callable[[str], None] = lambda model: None  # of its own accord, and now in the log
         self.service: Service = self.registry
@@ -79,7 +80,10 @@ class Server:
         c = self.config
         transfers = Transfers(c.repository, self._uploads, c.limits)
         more = [*routes(self.operations, c.limits, c.page), *transfers.routes()]
-        app = App(self.service, c.limits, self._regions, self.gate, more, settings=self._settings)
+        app = App(
+            self.service, c.limits, self._regions, self.gate, more, settings=self._settings,
+            responded=self.metrics.responded,
+        )  # fmt: skip
         self._http = HttpServer(
             app, c.host, c.http_port, sockets=sockets, ssl=self._ssl, rules=Rules(connections=c.connections)
         )

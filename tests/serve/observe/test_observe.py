@@ -13,7 +13,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from fastinfer.serve.observe import Metrics, Observation, logs, trace
+from fastinfer.serve.observe import Metrics, Observation, Requests, logs, trace
 from fastinfer.serve.observe.exposition import exposition
 from fastinfer.serve.observe.metrics import Histogram, merge
 
@@ -43,21 +43,30 @@ def test_exposition():
         Observation("m", "1", "ok", 2e-3, 1e-3, 5e-4, 4),
         Observation("m", "1", "ok", 20.0, 0.0, 5e-4, 1),
         Observation('odd"\n\\name', "2", "deadline", 0.3),
+        Observation("m", "1", "internal", 0.1),
+        Observation("m", "1", "invalid_argument", 0.1),
     )
+    for status in (200, 200, 429):
+        metrics.responded(status)
     body, kind = exposition(metrics.snapshot(), STATISTICS, {"queue_length": 5})
     assert kind.startswith("text/plain")
     got = samples(body)
     m = (("model", "m"), ("version", "1"))
     assert got["fastinfer_requests_total", (("model", "m"), ("outcome", "ok"), ("version", "1"))] == 2
-    assert got["fastinfer_request_duration_seconds_count", m] == 2
-    assert got["fastinfer_request_duration_seconds_sum", m] == pytest.approx(20.002)
+    assert got["fastinfer_request_duration_seconds_count", m] == 4
+    assert got["fastinfer_request_duration_seconds_sum", m] == pytest.approx(20.202)
     bucket = lambda le: got["fastinfer_request_duration_seconds_bucket", (("le", le), *m)]  # noqa: E731
-    assert (bucket("0.001"), bucket("0.0025"), bucket("10.0"), bucket("+Inf")) == (0, 1, 1, 2)
+    assert (bucket("0.001"), bucket("0.0025"), bucket("10.0"), bucket("+Inf")) == (0, 1, 3, 4)
     assert got["fastinfer_call_rows_sum", m] == 5
     odd = (("model", 'odd"\n\\name'), ("outcome", "deadline"), ("version", "2"))
     assert got["fastinfer_requests_total", odd] == 1
     assert got["nv_inference_request_success", m] == 1 and got["nv_inference_queue_duration_us", m] == 30
-    assert got["nv_inference_request_failure", (m[0], ("reason", "OTHER"), m[1])] == 2
+    reasons = lambda name, v: [got["nv_inference_request_failure", (("model", name), ("reason", r), ("version", v))]  # noqa: E731
+                               for r in ("REJECTED", "CANCELED", "BACKEND", "OTHER")]  # fmt: skip
+    assert reasons("m", "1") == [0, 0, 1, 1] and reasons('odd"\n\\name', "2") == [1, 0, 0, 0]
+    assert got["fastinfer_http_responses_total", (("status", "200"),)] == 2
+    assert got["fastinfer_http_responses_total", (("status", "429"),)] == 1
+    assert b"# TYPE nv_inference_count untyped" in body
     assert got["nv_inference_count", m] == 7 and got["nv_inference_exec_count", m] == 3
     assert got["fastinfer_model_memory_bytes", m] == 4096 and got["fastinfer_queue_length", ()] == 5
 
@@ -148,18 +157,68 @@ def test_traceparents():
     assert trace.parent("01" + GOOD[2:] + "-more").span_id == 0x00F067AA0BA902B7
 
 
-def test_a_span_continues_the_callers_trace(monkeypatch):
-    with trace.span("infer", GOOD, {}) as none:
-        assert none is None  # nobody listens
+@pytest.fixture
+def spans(monkeypatch):
+    """What is exported."""
     exporter = InMemorySpanExporter()
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     monkeypatch.setattr(trace.trace, "get_tracer_provider", lambda: provider)
     monkeypatch.setattr(trace.trace, "get_tracer", provider.get_tracer)
-    with pytest.raises(ValueError), trace.span("infer", GOOD, {"model": "m"}):
-        raise ValueError("told")
-    with trace.span("alone", "nonsense", {}):
-        pass
-    child, alone = exporter.get_finished_spans()
-    assert child.context.trace_id == 0x4BF92F3577B34DA6A3CE929D0E0E4736 and child.parent.span_id == 0x00F067AA0BA902B7
-    assert child.attributes["model"] == "m" and not child.status.is_ok and alone.parent is None
+    return exporter.get_finished_spans
+
+
+def test_a_request_is_a_span_of_its_callers_trace(spans):
+    requests = Requests(metrics := Metrics())
+    requests(Observation("m", "2", "ok", 0.5, 0.3, 0.1, 4, id="r1", caller="phone", trace=GOOD))
+    queue, compute, request = spans()
+    assert [s.name for s in (queue, compute, request)] == ["queue", "compute", "infer"]
+    assert (
+        request.context.trace_id == 0x4BF92F3577B34DA6A3CE929D0E0E4736 and request.parent.span_id == 0x00F067AA0BA902B7
+    )
+    assert queue.parent.span_id == compute.parent.span_id == request.context.span_id and request.kind.name == "SERVER"
+    seconds = lambda s: (s.end_time - s.start_time) * 1e-9  # noqa: E731
+    assert [seconds(s) for s in (request, queue, compute)] == pytest.approx([0.5, 0.3, 0.1], abs=1e-6)
+    assert queue.end_time == compute.start_time and compute.end_time == request.end_time
+    assert dict(request.attributes) == {
+        "fastinfer.model": "m", "fastinfer.version": "2", "fastinfer.outcome": "ok", "fastinfer.request_id": "r1",
+        "fastinfer.caller": "phone", "fastinfer.call_rows": 4,
+    }  # fmt: skip
+    assert metrics.snapshot()["versions"][0]["outcomes"] == {"ok": 1}
+
+
+def test_failed_requests_and_those_without_a_trace_are_spans_too(spans):
+    Requests(Metrics())(Observation("m", "1", "deadline", 0.1, trace="nonsense"))
+    (request,) = spans()
+    assert (
+        request.parent is None
+        and request.status.status_code.name == "ERROR"
+        and request.status.description == "deadline"
+    )
+
+
+def test_nobody_listens_to_spans():
+    assert not trace.active()
+
+
+def test_failed_requests_are_logged_and_an_overload_is_not(caplog):
+    now = 0.0
+    requests = Requests(Metrics(), clock=lambda: now)
+    with caplog.at_level(logging.INFO, "fastinfer.serve.requests"):
+        requests(Observation("m", "1", "ok", 0.1))
+        for i in range(50):
+            requests(Observation("m", "1", "unavailable", 0.001, id=f"r{i}", caller="phone", trace=GOOD))
+        now = 1.0
+        requests(Observation("m", "1", "internal", 0.25, 0.125, 0.0625, 3))
+    rows = [vars(r) for r in caplog.records]
+    assert len(rows) == 11 and {r["message"] for r in rows} == {"request failed"}
+    first, last = rows[0], rows[-1]
+    assert (first["id"], first["caller"], first["outcome"], first["ms"]) == ("r0", "phone", "unavailable", 1.0)
+    assert first["trace_id"] == "4bf92f3577b34da6a3ce929d0e0e4736" and "left_out" not in first
+    assert (last["left_out"], last["queue_ms"], last["compute_ms"], last["call_rows"]) == (40, 125, 62.5, 3)
+
+
+def test_other_requests_are_logged_for_debugging(caplog):
+    with caplog.at_level(logging.DEBUG, "fastinfer.serve.requests"):
+        Requests(Metrics())(Observation("m", "1", "ok", 0.1, 0.01, 0.02, 1, id="r"))
+    assert [(r.levelname, r.getMessage(), vars(r)["id"]) for r in caplog.records] == [("DEBUG", "request", "r")]

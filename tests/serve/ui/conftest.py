@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import pytest
 from browser import MISSING, Browser
+from shown_models import fill, write_keys
 from small_models import put, scale
-from ui_server import Running, fill, write_keys
+from small_server import Running
 
 from fastinfer.serve.config import Config
 

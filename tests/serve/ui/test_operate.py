@@ -4,7 +4,7 @@
 import json
 
 import pytest
-from ui_server import ADMIN, NARROW, READER
+from shown_models import ADMIN, NARROW, READER
 
 
 def version(server):

@@ -6,8 +6,8 @@ from urllib.parse import urlsplit
 
 import pytest
 from browser import ENTER, TAB
+from shown_models import MARKUP
 from small_models import put, scale
-from ui_server import MARKUP
 
 from fastinfer.serve.config import Config
 

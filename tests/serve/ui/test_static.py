@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
-from ui_server import READER
+from shown_models import READER
 
 import fastinfer.serve.ui as ui
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -54,8 +54,11 @@ class App:
         more: Sequence[Route] = (),
         held: int = 1 << 30,
         settings: Settings | None = None,
+        responded: Callable[[int], None] = lambda status: None,
     ) -> None:
-        """held: bytes that the bodies of all requests under way may have together; 503 beyond. settings: what the wires share."""
+        """held: bytes that the bodies of all requests under way may have together; 503 beyond. settings: what the wires share.
+        responded: is told the status of every response."""
+        self._responded = responded
         self.limits = limits or Limits()
         self._gate = gate or Gate()
         self._held = Held(max(held, self.limits.body))
@@ -131,6 +134,7 @@ class App:
             reply = failure(as_serve_error(e))
         finally:
             self._held.used -= held
+        self._responded(reply[0])
         await _send(scope, send, reply, rest and (fields is None or announces_body(fields)))
 
     def _admit(self, scope: Scope, fields: Fields, path: bytes) -> Caller:

@@ -2,5 +2,6 @@
 """What operators see: metrics, structured logs, traces."""
 
 from fastinfer.serve.observe.metrics import Metrics, Observation
+from fastinfer.serve.observe.requests import Requests
 
-__all__ = ["Metrics", "Observation"]
+__all__ = ["Metrics", "Observation", "Requests"]

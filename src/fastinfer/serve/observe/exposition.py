@@ -7,10 +7,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+    UntypedMetricFamily,
+)
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector, CollectorRegistry
 
+import fastinfer
 from fastinfer.serve.observe.metrics import HISTOGRAMS, Snapshot
 
 _LABELS = ("model", "version")
@@ -32,6 +39,14 @@ _TRITON = (
     ("nv_inference_compute_output_duration_us", "Cumulative inference compute output duration in microseconds",
      ("compute_output", "ns"), 1000),
 )  # fmt: skip
+# Triton's reasons of failed requests. The rest is OTHER: what was asked for was wrong.
+_REASONS = {
+    "unavailable": "REJECTED",
+    "deadline": "REJECTED",
+    "rate": "REJECTED",
+    "cancelled": "CANCELED",
+    "internal": "BACKEND",
+}
 
 
 def exposition(
@@ -49,6 +64,9 @@ class _Collector(Collector):
         self._snapshot, self._statistics, self._gauges = snapshot, statistics, gauges
 
     def collect(self) -> Iterable[Metric]:
+        build = GaugeMetricFamily("fastinfer_build_info", "Always 1", labels=("release",))
+        build.add_metric((fastinfer.__version__,), 1)
+        yield build
         yield from self._requests()
         yield from self._triton()
         for name, value in self._gauges.items():
@@ -63,6 +81,10 @@ class _Collector(Collector):
             for outcome, count in v["outcomes"].items():
                 outcomes.add_metric((v["model"], v["version"], outcome), count)
         yield outcomes
+        responses = CounterMetricFamily("fastinfer_http_responses", "HTTP responses by status", labels=("status",))
+        for status, count in sorted(self._snapshot["responses"].items()):
+            responses.add_metric((status,), count)
+        yield responses
         for name, (metric, text) in _DOCUMENTS.items():
             family = HistogramMetricFamily(metric, text, labels=_LABELS)
             for v in versions:
@@ -77,22 +99,31 @@ class _Collector(Collector):
             for s in rows:
                 family.add_metric((s["name"], s["version"]), s["inference_stats"][part][field] / divisor)
             yield family
-        failure = _named("nv_inference_request_failure", "Number of failed inference requests", (*_LABELS, "reason"))
         counts = _named("nv_inference_count", "Number of inferences performed (rows)", _LABELS)
         calls = _named("nv_inference_exec_count", "Number of model executions performed", _LABELS)
         memory = GaugeMetricFamily("fastinfer_model_memory_bytes", "Bytes that a loaded version holds", labels=_LABELS)
         for s in rows:
             labels = s["name"], s["version"]
-            failure.add_metric((*labels, "OTHER"), s["inference_stats"]["fail"]["count"])
             counts.add_metric(labels, s["inference_count"])
             calls.add_metric(labels, s["execution_count"])
             memory.add_metric(labels, sum(m["byte_size"] for m in s["memory_usage"]))
-        yield from (failure, counts, calls, memory)
+        yield from (self._failures(), counts, calls, memory)
+
+    def _failures(self) -> Metric:
+        family = _named("nv_inference_request_failure", "Number of failed inference requests", (*_LABELS, "reason"))
+        for v in self._snapshot["versions"]:
+            reasons = dict.fromkeys(("REJECTED", "CANCELED", "BACKEND", "OTHER"), 0)
+            for outcome, count in v["outcomes"].items():
+                if outcome != "ok":
+                    reasons[_REASONS.get(outcome, "OTHER")] += count
+            for reason, count in reasons.items():
+                family.add_metric((v["model"], v["version"], reason), count)
+        return family
 
 
-def _named(name: str, text: str, labels: tuple[str, ...]) -> GaugeMetricFamily:
-    """Triton's counters lack the suffix `_total` that the client library would give a counter."""
-    return GaugeMetricFamily(name, text, labels=labels)
+def _named(name: str, text: str, labels: tuple[str, ...]) -> UntypedMetricFamily:
+    """Triton's counters lack the suffix `_total` that counters must have: they are given without a type."""
+    return UntypedMetricFamily(name, text, labels=labels)
 
 
 def _buckets(bounds: tuple[float, ...], counts: list[int]) -> list[tuple[str, float]]:

@@ -23,7 +23,7 @@ Snapshot = dict[str, Any]
 @dataclass(slots=True)
 class Observation:
     """A request that ended. outcome: "ok", or the Kind of its error in lower case. Seconds; those of a request that
-    never ran are None. rows: of its whole call."""
+    never ran are None. rows: of its whole call. id, caller, trace (a W3C traceparent): as the request had them."""
 
     model: str
     version: str
@@ -32,6 +32,9 @@ class Observation:
     queue: float | None = None
     compute: float | None = None
     rows: int | None = None
+    id: str = ""
+    caller: str = ""
+    trace: str = ""
 
 
 class Histogram:
@@ -73,6 +76,11 @@ class Metrics:
 
     def __init__(self) -> None:
         self._versions: dict[tuple[str, str], _Version] = {}
+        self._responses: dict[int, int] = {}
+
+    def responded(self, status: int) -> None:
+        """An HTTP response went out, whatever to."""
+        self._responses[status] = self._responses.get(status, 0) + 1
 
     def observe(self, o: Observation) -> None:
         key = o.model, o.version
@@ -97,8 +105,10 @@ class Metrics:
         return found.histograms[name].quantile(q) if found else 0.0
 
     def snapshot(self) -> Snapshot:
-        """All of it as JSON: {"versions": [{"model", "version", "outcomes": {...}, "histograms": {name: [counts, sum]}}]}"""
+        """All of it as JSON: {"responses": {status: count}, "versions": [{"model", "version", "outcomes": {...},
+        "histograms": {name: [counts, sum]}}]}"""
         return {
+            "responses": {str(status): count for status, count in self._responses.items()},
             "versions": [
                 {"model": model, "version": version, "outcomes": dict(v.outcomes),
                  "histograms": {n: [list(h.counts), h.sum] for n, h in v.histograms.items()}}
@@ -118,6 +128,8 @@ def merge(snapshots: Iterable[Snapshot]) -> Snapshot:
     """The sum of what several workers have seen."""
     total = Metrics()
     for snapshot in snapshots:
+        for status, count in snapshot["responses"].items():
+            total._responses[int(status)] = total._responses.get(int(status), 0) + count
         for row in snapshot["versions"]:
             version = total._versions.setdefault((row["model"], row["version"]), _Version())
             for outcome, count in row["outcomes"].items():

@@ -5,12 +5,12 @@ span continues the caller's trace (W3C traceparent)."""
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+import time
 
 from opentelemetry import trace
-from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, TraceFlags
+from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, StatusCode, TraceFlags
+
+from fastinfer.serve.observe.metrics import Observation
 
 # Version 00 of the recommendation; later versions may have more at their end.
 _PARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?\Z")
@@ -31,16 +31,27 @@ def active() -> bool:
     return not isinstance(trace.get_tracer_provider(), (trace.ProxyTracerProvider, trace.NoOpTracerProvider))
 
 
-@contextmanager
-def span(name: str, traceparent: str, attributes: dict[str, Any]) -> Iterator[Any]:
-    """A server span around the body; exceptions are recorded on it. Yields the span, or None where nobody listens."""
-    if not active():
-        yield None
-        return
-    context = None
-    if traceparent and (remote := parent(traceparent)) is not None:
-        context = trace.set_span_in_context(NonRecordingSpan(remote))
-    with trace.get_tracer("fastinfer.serve").start_as_current_span(
-        name, context=context, kind=SpanKind.SERVER, attributes=attributes
-    ) as current:
-        yield current
+def record(o: Observation) -> None:
+    """The spans of a request that has just ended: one of the server, and in it the wait and the model's call, which end
+    with it (but for what making the outputs took)."""
+    ended = time.time_ns()
+    remote = parent(o.trace) if o.trace else None
+    context = None if remote is None else trace.set_span_in_context(NonRecordingSpan(remote))
+    tracer = trace.get_tracer("fastinfer.serve")
+    request = tracer.start_span(
+        "infer", context, SpanKind.SERVER, _attributes(o), start_time=ended - int(o.request * 1e9)
+    )
+    if o.outcome != "ok":
+        request.set_status(StatusCode.ERROR, o.outcome)
+    if request.is_recording() and o.queue is not None and o.compute is not None:
+        within = trace.set_span_in_context(request)
+        began = ended - int(o.compute * 1e9)
+        tracer.start_span("queue", within, start_time=began - int(o.queue * 1e9)).end(began)
+        tracer.start_span("compute", within, start_time=began).end(ended)
+    request.end(ended)
+
+
+def _attributes(o: Observation) -> dict[str, str | int]:
+    given = {"model": o.model, "version": o.version, "outcome": o.outcome, "request_id": o.id, "caller": o.caller,
+             "call_rows": o.rows}  # fmt: skip
+    return {f"fastinfer.{name}": value for name, value in given.items() if value}
