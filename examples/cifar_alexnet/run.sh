@@ -6,7 +6,6 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 PYTHON=${PYTHON:-python3}
 URL=http://127.0.0.1:${PORT:-8000}
 export OMP_WAIT_POLICY=passive # torch's threads leave the cores to others while they wait
-say() { printf '%s\n' "$("$@")"; } # with a line's end, which JSON has none of
 step() { printf '\n== %s\n' "$1"; }
 
 step "train with torch, export two states to ONNX"
@@ -17,33 +16,32 @@ mkdir -p repository
 fastinfer models push repository shapes v1.onnx --settings "$here/model.toml" --promote
 
 step "serve, keeping compiled programs for the next start"
-fastinfer serve repository --http-port "${PORT:-8000}" --no-grpc --cache cache &
+fastinfer serve repository --http-port "${PORT:-8000}" --no-grpc --allow-files --cache cache &
 server=$!
 trap 'kill $server; wait $server || true' EXIT
-say curl -s --retry 60 --retry-delay 1 --retry-connrefused "$URL/v2/health/ready"
+curl -sf -w '\n' --retry 60 --retry-delay 1 --retry-connrefused "$URL/v2/health/ready"
 
 step "ask with curl: one image as raw bytes, scores as JSON"
 "$PYTHON" -c 'import numpy; numpy.load("test.npz")["inputs"][0].tofile("image.raw")'
-say curl -sS --fail-with-body "$URL/v2/models/shapes"
+curl -sS -w '\n' --fail-with-body "$URL/v2/models/shapes"
 head='{"inputs": [{"name": "image", "datatype": "FP32", "shape": [1, 3, 32, 32], "parameters": {"binary_data_size": 12288}}]}'
 printf '%s' "$head" | cat - image.raw >request.bin
-say curl -sS --fail-with-body "$URL/v2/models/shapes/infer" --data-binary @request.bin \
+curl -sS -w '\n' --fail-with-body "$URL/v2/models/shapes/infer" --data-binary @request.bin \
   -H "Content-Type: application/octet-stream" -H "Inference-Header-Content-Length: ${#head}"
 
 step "send all test images, compare with torch"
 "$PYTHON" "$here/ask.py" "$URL"
 
-step "push the second version as a canary: it takes 20 % of the requests"
-fastinfer models push repository shapes v2.onnx
-say curl -sS --fail-with-body "$URL/fastinfer/v1/models/shapes/canary" --json '{"version": "2", "percent": 20}'
+step "push the second version to the running server as a canary: it takes 20 % of the requests"
+fastinfer models push "$URL" shapes v2.onnx --canary 20
 "$PYTHON" "$here/ask.py" "$URL"
 
 step "it does well: promote it"
-say curl -sS --fail-with-body "$URL/fastinfer/v1/models/shapes/promote" --json '{"version": "2"}'
+fastinfer models promote "$URL" shapes 2
 "$PYTHON" "$here/ask.py" "$URL"
 
 step "roll back"
-say curl -sS --fail-with-body "$URL/fastinfer/v1/models/shapes/rollback" --json '{}'
+fastinfer models rollback "$URL" shapes
 "$PYTHON" "$here/ask.py" "$URL"
 
 step "what was live when"

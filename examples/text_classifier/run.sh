@@ -6,7 +6,6 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 PYTHON=${PYTHON:-python3}
 URL=http://127.0.0.1:${PORT:-8000}
 export OMP_WAIT_POLICY=passive # torch's threads leave the cores to others while they wait
-say() { printf '%s\n' "$("$@")"; } # with a line's end, which JSON has none of
 step() { printf '\n== %s\n' "$1"; }
 
 step "train two versions with torch, compile each into one file"
@@ -17,30 +16,29 @@ mkdir -p repository
 fastinfer models push repository text v1.safetensors --settings "$here/model.toml" --promote
 
 step "serve"
-fastinfer serve repository --http-port "${PORT:-8000}" --no-grpc &
+fastinfer serve repository --http-port "${PORT:-8000}" --no-grpc --allow-files &
 server=$!
 trap 'kill $server; wait $server || true' EXIT
-say curl -s --retry 60 --retry-delay 1 --retry-connrefused "$URL/v2/health/ready"
+curl -sf -w '\n' --retry 60 --retry-delay 1 --retry-connrefused "$URL/v2/health/ready"
 
 step "ask with curl: JSON in, JSON out"
 "$PYTHON" "$here/data.py" 'with open(path) as f: return [line.strip() for line in f]' > question.json
-say curl -sS --fail-with-body "$URL/predict/text" --json @question.json
-say curl -sS --fail-with-body "$URL/v2/models/text"
+curl -sS -w '\n' --fail-with-body "$URL/predict/text" --json @question.json
+curl -sS -w '\n' --fail-with-body "$URL/v2/models/text"
 
 step "send all test passages (binary tensors), compare with torch"
 "$PYTHON" "$here/ask.py" "$URL"
 
-step "push the second version as a canary: it takes 20 % of the requests"
-fastinfer models push repository text v2.safetensors
-say curl -sS --fail-with-body "$URL/fastinfer/v1/models/text/canary" --json '{"version": "2", "percent": 20}'
+step "push the second version to the running server as a canary: it takes 20 % of the requests"
+fastinfer models push "$URL" text v2.safetensors --canary 20
 "$PYTHON" "$here/ask.py" "$URL"
 
 step "it does well: promote it"
-say curl -sS --fail-with-body "$URL/fastinfer/v1/models/text/promote" --json '{"version": "2"}'
+fastinfer models promote "$URL" text 2
 "$PYTHON" "$here/ask.py" "$URL"
 
 step "roll back"
-say curl -sS --fail-with-body "$URL/fastinfer/v1/models/text/rollback" --json '{}'
+fastinfer models rollback "$URL" text
 "$PYTHON" "$here/ask.py" "$URL"
 
 step "what was live when"

@@ -12,6 +12,7 @@ import typer
 
 import fastinfer
 from fastinfer.cli import MISSING_PACKAGE
+from fastinfer.cli.apikey import apikey
 from fastinfer.cli.bench import bench
 from fastinfer.cli.compile import compile_command
 from fastinfer.cli.doctor import doctor
@@ -67,6 +68,7 @@ app.command("profile")(profile)
 app.command("doctor")(doctor)
 app.command("serve")(serve)
 app.add_typer(models)
+app.command("apikey")(apikey)
 
 
 def run(arguments: list[str] | None = None) -> int:

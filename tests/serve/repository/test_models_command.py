@@ -10,6 +10,8 @@ import pytest
 from small_models import scale
 
 from fastinfer.cli.app import INPUT, OK, USAGE, run
+from fastinfer.serve.access import Caller
+from fastinfer.serve.access.keys import KeyFile
 
 
 @pytest.fixture
@@ -73,3 +75,24 @@ def test_wrong_usage(call):
     assert "exclude" in call("promote", "m", "1", "--canary", "1", "--shadow", "1", code=USAGE)
     assert "no folder" in call("push", "m", call.folder / "model.toml", code=INPUT)
     assert not (call.root.parent / "m").exists()
+
+
+def test_api_keys(tmp_path, capsys):
+    file = tmp_path / "keys.toml"
+
+    def made(*arguments, code=OK):
+        assert run(["apikey", str(file), *arguments]) == code
+        done = capsys.readouterr()
+        return done.out.strip() if code == OK else done.err
+
+    app = made("app", "--scope", "infer", "--model", "ocr-*", "--rate", "5", "--expires", "2100-01-01")
+    ops = made('o"ps', "--scope", "admin", "--scope", "read")
+    assert file.stat().st_mode & 0o777 == 0o600 and app not in file.read_text()
+    keys = KeyFile(file)
+    assert keys.find(app, 0) == Caller.of("app", ["infer"], ["ocr-*"], 5)
+    assert keys.find(app, 5e9) is None  # expired
+    assert keys.find(ops, 0).name == 'o"ps' and keys.find("fi_x", 0) is None
+    before = file.read_bytes()
+    assert "no scope is called 'root'" in made("x", "--scope", "root", code=INPUT)
+    assert made("x", code=USAGE)  # no scope at all
+    assert file.read_bytes() == before and list(tmp_path.iterdir()) == [file]
