@@ -15,13 +15,14 @@ SOURCE = Path(__file__).resolve().parents[2] / "src"
 
 
 class Whole:
-    """http, grpc: "127.0.0.1:PORT". records: of the log so far. resource: limits of the process (preexec)."""
+    """http, grpc: "127.0.0.1:PORT". records: of the log so far. preexec: run in the new process first; prefix: a command that
+    runs ours."""
 
-    def __init__(self, repository, *options, preexec=None, **environment):
+    def __init__(self, repository, *options, preexec=None, prefix=(), **environment):
         self.records, self.http, self.grpc = [], "", ""
         self._more = threading.Condition()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "fastinfer", "serve", str(repository), "--http-port=0", "--grpc-port=0",
+            [*prefix, sys.executable, "-m", "fastinfer", "serve", str(repository), "--http-port=0", "--grpc-port=0",
              "--log=json", *map(str, options)],
             stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(SOURCE), **environment}, preexec_fn=preexec,
         )  # fmt: skip
