@@ -61,6 +61,11 @@ def test_a_watch_compares_with_the_stable_version():
         watch.record(False, 0.001)
     reasons = [watch.record(True, 0.01) for _ in range(60)]
     assert [bool(r) for r in reasons].index(True) == 49 and "p95 is 10 ms" in reasons[49]
+    watch = CanaryWatch(quiet)
+    for _ in range(100):
+        watch.record(False, 0.0002)
+    assert not any(watch.record(True, 0.0007) for _ in range(200))  # half a millisecond is nobody's fault
+    assert any(watch.record(True, 0.0025) for _ in range(400))
 
 
 def two_versions(tmp_path, settings=""):

@@ -74,7 +74,7 @@ class SequenceSettings:
 @dataclass(frozen=True)
 class CanarySettings:
     """When a canary is rolled back: its share of failed requests is more than `error_rate` above the stable version's, or
-    its p95 latency more than `latency` times the stable one's, over its last requests, once there are `requests`."""
+    its p95 latency more than `latency` times the stable one's (and 2 ms above it), over its last requests, once there are `requests`."""
 
     error_rate: float = 0.05
     latency: float = 3.0
