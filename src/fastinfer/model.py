@@ -165,6 +165,11 @@ class Model:
 
     def run_each(self, feeds: Sequence[Mapping[str, Any]]) -> list[dict[str, Any] | Exception]:
         """As :meth:`run_many`, with each feed's outputs or the error that it raises alone."""
+        if len(feeds) == 1:
+            try:
+                return [self.run(feeds[0])]
+            except Exception as e:
+                return [e]
         outcomes: list[dict[str, Any] | Exception] = [{} for _ in feeds]
         arrays: dict[int, list[Any]] = {}
         for i, feed in enumerate(feeds):

@@ -12,6 +12,8 @@ WORTH = 0.95
 # neighbours change.
 TRUSTED = 3
 AGAIN = 2000
+# A limit is found anew after so many calls (it takes longer than a small model's call).
+LOOK = 16
 # A new figure's weight in the mean. A mean follows a machine that slows down; a minimum would not.
 WEIGHT = 0.2
 
@@ -47,16 +49,23 @@ class Costs:
         while len(sizes) <= step:
             sizes.append(_Size())
         sizes[step].add(work, seconds)
-        self._since[group] = self._since.get(group, 0) + 1
-        if self._since[group] >= AGAIN:
+        since = self._since[group] = self._since.get(group, 0) + 1
+        if since >= AGAIN:
             self._since[group] = 0
             for size in sizes:
                 size.calls = min(size.calls, TRUSTED - 1)
-        self._limits[group] = _worthwhile(sizes)
+        if since % LOOK == 0 or sizes[step].calls <= TRUSTED or since >= AGAIN:
+            self._limits[group] = _worthwhile(sizes)
 
     def limit(self, group: Hashable) -> int | None:
         """Work beyond which a call gives no better throughput, only later results; None while that is not known."""
         return self._limits.get(group)
+
+    def calls(self, group: Hashable, work: int) -> int:
+        """How many calls of such a size have been measured."""
+        sizes = self._tables.get(group, ())
+        step = (max(work, 1) - 1).bit_length()
+        return sizes[step].calls if step < len(sizes) else 0
 
     def predict(self, group: Hashable, work: int) -> float | None:
         """Seconds that a call of so much work takes; None where nothing of that size has been measured twice."""

@@ -26,7 +26,8 @@ class Dispatcher:
     cancellations and one timer for the next deadline (or end of a wait for company) are all that wakes it. Requests that
     come in one turn of the loop are looked at together.
 
-    limit: rows of a group's call, where fewer than the queue's max_batch are better.
+    limit: rows of a group's call, where fewer than the queue's max_batch are better. immediate: whether a request costs so
+    little that it runs at once when nothing waits.
     """
 
     def __init__(
@@ -36,11 +37,13 @@ class Dispatcher:
         engines: int = 1,
         direct: Direct = lambda batch: None,
         limit: Limit = lambda group: None,
+        immediate: Callable[[Request], bool] = lambda request: False,
     ) -> None:
         self._queue = queue
         self._engine = engine
         self._direct = direct
         self._limit = limit
+        self._immediate = immediate
         self._woken = False
         self._free = engines
         self._loop = asyncio.get_running_loop()
@@ -60,6 +63,10 @@ class Dispatcher:
         """The request's result. Raises what its feed raises; QueueFull, DeadlineExceeded, Closed."""
         if self._closed:
             raise Closed("the batcher is closed")
+        if self._free > 0 and not len(self._queue) and (timeout is None or timeout > 0) and self._immediate(request):
+            outcomes = self._direct_outcomes([request])
+            if outcomes is not None:
+                return _result(outcomes[0])
         now = self._loop.time()
         request.deadline = None if timeout is None else now + timeout
         self._queue.add(request, now)
@@ -86,10 +93,9 @@ class Dispatcher:
             self._in_call.discard(request)  # the engine goes on; nobody waits for this result any more
             _fail(request)
         while self._free > 0 and (batch := self._queue.take(now, self._limit)):
-            rows = sum(r.rows for r in batch)
-            for request in batch:
-                request.started, request.call_rows = now, rows
-            if self._at_once(batch):
+            outcomes = self._direct_outcomes(batch)
+            if outcomes is not None:
+                self._settle(batch, outcomes)
                 now = self._loop.time()
                 continue
             self._free -= 1
@@ -110,19 +116,21 @@ class Dispatcher:
             times.append(queued)
         return min(times, default=None)
 
-    def _at_once(self, batch: list[Request]) -> bool:
+    def _direct_outcomes(self, batch: list[Request]) -> Sequence[Any] | None:
+        """None where the call belongs into a thread."""
+        rows = 0
+        for request in batch:
+            rows += request.rows
+        for request in batch:
+            request.call_rows = rows
         try:
-            outcomes = self._direct(batch)
+            return _as_many(self._direct(batch), batch)
         except Exception as e:
-            outcomes = [e] * len(batch)
-        if outcomes is None:
-            return False
-        self._settle(batch, outcomes)
-        return True
+            return [e] * len(batch)
 
     async def _call(self, batch: list[Request]) -> None:
         try:
-            outcomes = await self._engine(batch)
+            outcomes = _as_many(await self._engine(batch), batch)
         except Exception as e:
             outcomes = [e] * len(batch)
         except BaseException:  # the loop is being torn down: nobody may be left waiting
@@ -135,13 +143,8 @@ class Dispatcher:
         self._wake()
 
     def _settle(self, batch: list[Request], outcomes: Sequence[Any]) -> None:
-        now = self._loop.time()
-        if len(outcomes) != len(batch):
-            text = f"the engine gave {len(outcomes)} results for {len(batch)} requests"
-            outcomes = [FastinferError(text)] * len(batch)
         for request, outcome in zip(batch, outcomes, strict=True):
             self._in_call.discard(request)
-            request.finished = now
             if request.handle.done():
                 continue
             if isinstance(outcome, Exception):
@@ -160,6 +163,18 @@ class Dispatcher:
         await self._idle.wait()
         if self._timer is not None:
             self._timer.cancel()
+
+
+def _as_many(outcomes: Any, batch: Sequence[Request]) -> Any:
+    if outcomes is not None and len(outcomes) != len(batch):
+        raise FastinferError(f"the engine gave {len(outcomes)} results for {len(batch)} requests")
+    return outcomes
+
+
+def _result(outcome: Any) -> Any:
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome
 
 
 def _fail(request: Request) -> None:

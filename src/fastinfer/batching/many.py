@@ -145,9 +145,13 @@ def token_groups(extents: dict[int, Extent]) -> list[list[int]]:
 
 def shape_signature(arrays: Arrays) -> tuple | None:
     """What must agree for two feeds to be one batch; None when their arrays do not share a number of rows."""
-    if not all(isinstance(a, np.ndarray) and a.ndim > 0 and len(a) == len(arrays[0]) for a in arrays):
-        return None
-    return tuple((str(a.dtype), a.shape[1:]) for a in arrays) if arrays and len(arrays[0]) else None
+    rows, signature = 0, []
+    for a in arrays:
+        if not isinstance(a, np.ndarray) or not (shape := a.shape) or not shape[0] or shape[0] != (rows or shape[0]):
+            return None
+        rows = shape[0]
+        signature.append((a.dtype, shape[1:]))
+    return tuple(signature) or None
 
 
 def shape_groups(feeds: Sequence[Arrays], which: Sequence[int]) -> list[list[int]]:

@@ -30,7 +30,7 @@ class DeadlineExceeded(FastinferError, TimeoutError):
     """A request's time was up before its result was there."""
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Request:
     """One feed and where it stands. group: requests of equal groups may share a call; None: only alone."""
 
@@ -41,8 +41,7 @@ class Request:
     priority: int = 0
     deadline: float | None = None
     arrived: float = 0.0
-    started: float = 0.0  # when its call began
-    finished: float = 0.0
+    seconds: float = 0.0  # that its call took
     call_rows: int = 0  # of the whole call
     queued: bool = False
     handle: Any = None  # the mechanism's

@@ -40,7 +40,7 @@ class _Metered:
 
     def run_each(self, feeds: Sequence[Any]) -> list[dict[str, Any] | Exception]:
         start = time.perf_counter_ns()
-        outcomes = self._model.run_each(feeds)
+        outcomes = self._model.run_each([dict(f) for f in feeds])  # exact dicts: the model's quick way takes no others
         self._statistics.called(sum(f.rows for f in feeds), time.perf_counter_ns() - start)
         return outcomes
 
@@ -146,11 +146,10 @@ class Endpoint:
         ran = time.perf_counter_ns()
         outputs = self.ports.tensors(results, wanted)
         ended = time.perf_counter_ns()
+        waited, computed = timing.waited, timing.seconds
         self.statistics.succeeded(
-            timing.rows, ended - began, prepared - began, int((timing.started - timing.arrived) * 1e9),
-            int((timing.finished - timing.started) * 1e9), ended - ran,
-        )  # fmt: skip
-        waited, computed = timing.started - timing.arrived, timing.finished - timing.started
+            timing.rows, ended - began, prepared - began, int(waited * 1e9), int(computed * 1e9), ended - ran
+        )
         seconds = (ended - began) * 1e-9
         self._ended(request, "ok", seconds, waited, computed, timing.call_rows)
         return InferResponse(self.name, self.version, outputs, request.id)

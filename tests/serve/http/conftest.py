@@ -10,8 +10,8 @@ import uvloop
 from tiny import TinyService
 
 from fastinfer.serve.http import App
-from fastinfer.serve.http.protocol import Rules
 from fastinfer.serve.http.serve import HttpServer
+from fastinfer.serve.http.state import Rules
 from fastinfer.serve.messages import Limits
 from fastinfer.serve.shm import Regions
 

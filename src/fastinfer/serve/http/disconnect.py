@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+import types
+from collections.abc import Coroutine, Generator
 from typing import Any, TypeVar
 
 from fastinfer.serve.http.body import Disconnected, Receive
+from fastinfer.serve.http.eager import Resumed
 
 T = TypeVar("T")
 
@@ -38,17 +40,27 @@ class _Watch:
             self._listener.cancel()
 
 
-async def unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
+@types.coroutine
+def unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> Generator[Any, Any, T]:
     """The result of `work`. Cancels it and raises Disconnected when the client goes away meanwhile."""
-    watch = _Watch(receive)
     try:
-        return await work
+        waits_for = work.send(None)
+    except StopIteration as end:  # it had nothing to wait for
+        return end.value
+    rest, watch = Resumed(work, waits_for), None
+    try:
+        if asyncio.current_task() is None:  # begun by eager.start: after one turn of the loop we are in a task
+            yield
+        watch = _Watch(receive)
+        return (yield from rest)
     except asyncio.CancelledError:
-        if not watch.gone:
+        if watch is None or not watch.gone:
             raise
         task = asyncio.current_task()
         if hasattr(task, "uncancel"):  # Python 3.11: the cancellation was ours and ends here
             task.uncancel()  # type: ignore[union-attr]
         raise Disconnected from None
     finally:
-        watch.end()
+        if watch is not None:
+            watch.end()
+        work.close()  # nothing, if it has ended

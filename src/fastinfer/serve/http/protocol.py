@@ -4,65 +4,28 @@
 uvicorn 0.54 with httptools 0.9 bounds neither the head of a request nor the time it takes nor the number of connections; it
 waits forever for a new connection's first byte, for a body, and for a client that reads nothing; it queues pipelined requests
 without end and does not tell the first of them that its client is gone; it adds trailers to the headers; it answers with plain
-text; and it closes on a request that is still being sent, which takes the answer away from the client (RST).
+text; it closes on a request that is still being sent, which takes the answer away from the client (RST); and it starts a task
+for every request.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
-from dataclasses import dataclass
-from email.utils import formatdate
+from collections import deque
 from typing import Any
+from urllib.parse import unquote
 
 import httptools
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
-from uvicorn.server import ServerState
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from fastinfer.serve.errors import Kind, ServeError
+from fastinfer.serve.http.cycle import Cycle
+from fastinfer.serve.http.eager import start
 from fastinfer.serve.http.reply import failure
+from fastinfer.serve.http.state import State
 
-
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """What a connection may do. Times in seconds, sizes in bytes."""
-
-    connections: int = 8192
-    head: float = 10.0  # from its first byte (or from the connection's begin) to the end of the headers
-    head_size: int = 80 << 10
-    url: int = 8 << 10
-    idle: float = 75.0  # between requests
-    window: float = 10.0  # in which body and answer must move by...
-    rate: int = 1 << 10  # ...this, per second
-    linger: float = 2.0  # for a refused request to be sent to its end, so that the client gets to read why
-    pipelined: int = 16  # requests behind the one that is being answered
-
-
-class State(ServerState):
-    """What the connections of a server share."""
-
-    def __init__(self, rules: Rules) -> None:
-        super().__init__()
-        self.rules = rules
-        self.left = asyncio.Event()  # set when a connection ends
-        self.draining = False  # each answer is its connection's last
-        self._second = -1
-
-    def tick(self) -> None:
-        """Keeps the date that every answer has; costs 0.1 µs but once a second."""
-        if (now := int(time.time())) != self._second:
-            self._second = now
-            self.default_headers = [(b"date", formatdate(now, usegmt=True).encode())]
-
-
-class _Exit:
-    """What a cycle sees of the transport: it can be told to close, and the protocol decides how."""
-
-    def __init__(self, protocol: Protocol, transport: asyncio.Transport) -> None:
-        self.write = transport.write
-        self.is_closing = transport.is_closing
-        self.close = protocol.finish
+_ASGI = {"version": "3.0", "spec_version": "2.3"}
 
 
 class Protocol(HttpToolsProtocol):
@@ -70,7 +33,10 @@ class Protocol(HttpToolsProtocol):
         super().__init__(config, state, {}, asyncio.get_running_loop())
         self._state = state
         self._rules = state.rules
-        self._active: RequestResponseCycle | None = None
+        self.cycle: Cycle | None = None  # of the request that came last
+        self._active: Cycle | None = None  # the one that is being answered
+        self._begun: Cycle | None = None  # in the data that is being read; starts when all of that is
+        self.pipeline: deque[Cycle] = deque()  # behind the active one
         self._in_head = self._in_body = False
         self._fresh = False  # the request began in the data that came last
         self._head_bytes = self._framing = self._content = 0
@@ -85,7 +51,6 @@ class Protocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         super().connection_made(transport)
-        self._exit = _Exit(self, transport)
         if len(self.connections) > self._rules.connections:
             self._refuse(ServeError(Kind.UNAVAILABLE, "the server has as many connections as it takes", retry_after=1))
         else:
@@ -97,11 +62,14 @@ class Protocol(HttpToolsProtocol):
                 timer.cancel()
         self._timer = self._writing = None
         self._deaf = True
+        self.connections.discard(self)
         self.pipeline.clear()
-        if self._active is not None and not self._active.response_complete:
-            self._active.disconnected = True
-            self._active.message_event.set()
-        super().connection_lost(exc)
+        for cycle in (self._active, self.cycle):
+            if cycle is not None and not cycle.response_complete:
+                cycle.disconnect()
+        self.flow.resume_writing()
+        if exc is None:
+            self.transport.close()
         self._state.left.set()
 
     def end_after_answer(self) -> None:
@@ -128,6 +96,13 @@ class Protocol(HttpToolsProtocol):
         if self._deaf:
             return
         self._fresh = False
+        self._read(data)
+        if (cycle := self._begun) is not None:
+            self._begun = None
+            if (task := start(self.loop, cycle.run(self.app))) is not None:
+                self._keep(task)
+
+    def _read(self, data: bytes) -> None:
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:  # answered as if it had not asked, and then the connection ends
@@ -152,7 +127,8 @@ class Protocol(HttpToolsProtocol):
                 self._expect(self._rules.window)
 
     def on_message_begin(self) -> None:
-        super().on_message_begin()
+        self.url, self.expect_100_continue = b"", False
+        self.headers: list[tuple[bytes, bytes]] = []
         self._in_head = self._fresh = True
         self._head_bytes = self._framing = self._content = 0
 
@@ -168,28 +144,42 @@ class Protocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         if len(self.pipeline) >= self._rules.pipelined:
             self._stop(Kind.RATE, "too many pipelined requests")
-        if self.parser.should_upgrade() and any(
-            n in (b"content-length", b"transfer-encoding") for n, _ in self.headers
-        ):
+        upgrade = self.parser.should_upgrade()
+        if upgrade and any(n in (b"content-length", b"transfer-encoding") for n, _ in self.headers):
             self._stop(Kind.UNSUPPORTED, "no protocol can be upgraded to, least of all with a body")
-        if self.parser.get_http_version() not in ("1.1", "1.0"):
+        version = self.parser.get_http_version()
+        if version not in ("1.1", "1.0"):
             self._stop(Kind.UNSUPPORTED, "needed: HTTP/1.1")
-        self._state.tick()
-        super().on_headers_complete()
-        self.cycle.transport = self._exit
+        keep_alive = version == "1.1" and not upgrade and self.parser.should_keep_alive()
+        before, self.cycle = self.cycle, Cycle(self, self._scope(version), keep_alive, self.expect_100_continue)
         self._in_head, self._in_body = False, True
         self._deadline = None
-        if self._state.draining or self.parser.should_upgrade():
-            self.cycle.keep_alive = False
+        if before is None or before.response_complete:
+            self._active = self._begun = self.cycle
+        else:
+            self.flow.pause_reading()
+            self.pipeline.append(self.cycle)
+
+    def _scope(self, version: str) -> dict[str, Any]:
+        url = httptools.parse_url(self.url)
+        path = url.path.decode("ascii")
+        return {
+            "type": "http", "asgi": _ASGI, "http_version": version, "server": self.server, "client": self.client,
+            "scheme": self.scheme, "root_path": "", "method": self.parser.get_method().decode("ascii"),
+            "headers": self.headers, "path": unquote(path) if "%" in path else path, "raw_path": url.path,
+            "query_string": url.query or b"", "state": {},
+        }  # fmt: skip
 
     def on_body(self, body: bytes) -> None:
         self._content += len(body)
-        super().on_body(body)
+        if self.cycle is not None and not self.cycle.response_complete and self.cycle.add(body):
+            self.flow.pause_reading()
 
     def on_message_complete(self) -> None:
         self._in_body = False
         self._deadline = None
-        super().on_message_complete()
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.complete()
 
     def _stop(self, kind: Kind, text: str) -> None:
         self._refusal = ServeError(kind, text)
@@ -198,42 +188,46 @@ class Protocol(HttpToolsProtocol):
     def _broken(self, error: ServeError) -> None:
         """The input is no use any more. What was asked before is answered first, since answers go in order."""
         self._deaf = True
-        waiting = self.cycle is not None and not self.cycle.response_complete
-        if waiting and not self._in_body:
-            self.cycle.keep_alive = False  # it is the last
-        elif waiting and (self.pipeline or self.cycle.response_started):
+        cycle = self.cycle if self.cycle is not None and not self.cycle.response_complete else None
+        if cycle is not None and not self._in_body:
+            cycle.keep_alive = False  # it is the last
+        elif cycle is not None and (self.pipeline or cycle.response_started):
             self.transport.close()
         else:
-            if waiting:
-                self.cycle.disconnected = True
-                self.cycle.message_event.set()
+            if cycle is not None:
+                cycle.disconnect()
             self._refuse(error)
 
     def _refuse(self, error: ServeError) -> None:
         status, headers, body = failure(error)
-        headers += [(b"content-length", b"%d" % len(body)), (b"connection", b"close"), *self._state.default_headers]
-        lines = b"".join(b"%s: %s\r\n" % pair for pair in headers)
-        self.transport.write(STATUS_LINE[status] + lines + b"\r\n" + body)
+        headers += [(b"content-length", b"%d" % len(body)), (b"connection", b"close")]
+        lines = b"".join(b"%b: %b\r\n" % pair for pair in headers)
+        self.transport.write(STATUS_LINE[status] + self.date + lines + b"\r\n" + body)
         self._deaf = True
         self.finish()
 
     # ---------------------------------------------------------------------------------------------------------- answers
 
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        self._active = cycle
-        super()._start_asgi_task(cycle, app)
+    @property
+    def date(self) -> bytes:
+        return self._state.tick()
+
+    def _keep(self, task: asyncio.Task) -> None:
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
 
     def on_response_complete(self) -> None:
         self._state.total_requests += 1
-        if self.transport.is_closing() or (self._deaf and not self.pipeline and self.cycle.response_complete):
+        last = self.cycle is not None and self.cycle.response_complete
+        if self.transport.is_closing() or (self._deaf and not self.pipeline and last):
             return
-        if self._in_body and self.cycle.response_complete:  # answered before it was all sent
+        if self._in_body and last:  # answered before it was all sent
             self.finish()
             return
         self.flow.resume_reading()
-        if self.pipeline:
-            cycle, app = self.pipeline.pop()
-            self._start_asgi_task(cycle, app)
+        if self.pipeline:  # in a task: one request after the other must not go ever deeper
+            self._active = self.pipeline.popleft()
+            self._keep(self.loop.create_task(self._active.run(self.app)))
         elif not self._in_head:
             self._expect(self._rules.idle)
 

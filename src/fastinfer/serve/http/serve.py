@@ -12,7 +12,8 @@ from typing import Any, cast
 
 from uvicorn.config import Config
 
-from fastinfer.serve.http.protocol import Protocol, Rules, State
+from fastinfer.serve.http.protocol import Protocol
+from fastinfer.serve.http.state import Rules, State
 
 BACKLOG = 2048
 LINGER = 0.05  # seconds that idle connections are still read when the server stops
