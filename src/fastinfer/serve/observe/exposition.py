@@ -39,6 +39,8 @@ _TRITON = (
     ("nv_inference_compute_output_duration_us", "Cumulative inference compute output duration in microseconds",
      ("compute_output", "ns"), 1000),
 )  # fmt: skip
+# There from the start, at 0: rate() does not see the first count of a series that begins with it.
+_ALWAYS = dict.fromkeys(("ok", "invalid_argument", "unavailable", "deadline", "cancelled", "internal"), 0)
 # Triton's reasons of failed requests. The rest is OTHER: what was asked for was wrong.
 _REASONS = {
     "unavailable": "REJECTED",
@@ -78,7 +80,7 @@ class _Collector(Collector):
             "fastinfer_requests", "Requests by what became of them", labels=(*_LABELS, "outcome")
         )
         for v in versions:
-            for outcome, count in v["outcomes"].items():
+            for outcome, count in {**_ALWAYS, **v["outcomes"]}.items():
                 outcomes.add_metric((v["model"], v["version"], outcome), count)
         yield outcomes
         responses = CounterMetricFamily("fastinfer_http_responses", "HTTP responses by status", labels=("status",))
