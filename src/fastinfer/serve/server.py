@@ -17,8 +17,8 @@ from fastinfer.serve.errors import ServeError
 from fastinfer.serve.grpc.server import GrpcServer
 from fastinfer.serve.http.app import App
 from fastinfer.serve.http.operator import routes
-from fastinfer.serve.http.protocol import Rules
 from fastinfer.serve.http.serve import HttpServer
+from fastinfer.serve.http.state import Rules
 from fastinfer.serve.http.uploads import Transfers
 from fastinfer.serve.observe import Metrics, Requests
 from fastinfer.serve.observe.metrics import Snapshot
