@@ -18,14 +18,20 @@ from fastinfer.serve.repository.local import Local, Repository, resolved
 from fastinfer.serve.repository.log import Live
 from fastinfer.serve.repository.remote import Remote
 from fastinfer.serve.repository.settings import parse
-from fastinfer.serve.repository.signing import Signer, new_key
+from fastinfer.serve.repository.signing import Signer, load_trust, new_key
+from fastinfer.serve.repository.storage import Storage
 
 models = typer.Typer(
     name="models",
     help="The models of a repository: versions, what is live, what was. Changes in a directory are taken up by its server on SIGHUP; those at a server's URL by it at once.",
     no_args_is_help=True,
 )
-Root = Annotated[str, typer.Argument(metavar="DIR", help="The repository: a directory, or the URL of a server.")]
+Root = Annotated[
+    str,
+    typer.Argument(
+        metavar="DIR", help="The repository: a directory, the URL of a server, or one of fsspec's (s3://...)."
+    ),
+]
 Token = Annotated[
     Path | None, typer.Option("--token", help="File with the API key or bearer token for a server.", exists=True)
 ]
@@ -54,6 +60,8 @@ def _asked() -> Iterator[None]:
 def _opened(root: str, token: Path | None) -> Repository:
     if root.startswith(("http://", "https://")):
         return Remote(root, token.read_text().strip() if token else "")
+    if "://" in root:
+        return Storage(root)
     if not Path(root).is_dir():
         raise InputError(f"the repository '{root}' is no directory, and no URL of a server")
     return Local(Path(root))
@@ -191,6 +199,32 @@ def log(
     for e in entries:
         shown.add_row(e.at, e.by, e.model, e.action, e.version, _words(e.live) if e.live else "", e.note[:40])
     console.print(shown, markup=False)
+
+
+@models.command()
+def mirror(
+    url: Annotated[
+        str, typer.Argument(metavar="URL", help="A repository of fsspec's: s3://, gs://, sftp://, file://...")
+    ],
+    root: Annotated[Path, typer.Argument(metavar="DIR", help="The directory that a server serves.", file_okay=False)],
+    latest: Annotated[int, typer.Option(min=0, help="Only so many versions of each model; 0: all.")] = 0,
+    trusted: Annotated[
+        Path | None, typer.Option("--trusted-keys", help="Take only what one of these keys signed.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Bring versions that a directory lacks, checked; what is live stays. A server takes them up on SIGHUP."""
+    if "://" not in url:
+        raise typer.BadParameter(f"{url!r} is no URL")
+    with _asked(), progress("mirroring", json) as report:
+        root.mkdir(parents=True, exist_ok=True)
+        brought = Storage(url).mirror(
+            root, latest=latest, trust=load_trust(trusted) if trusted else None, report=report
+        )
+    if json:
+        print_json(brought)
+    else:
+        console.print(", ".join(brought) or "nothing new")
 
 
 @models.command()
