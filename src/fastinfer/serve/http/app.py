@@ -64,7 +64,7 @@ class App:
         self._held = Held(max(held, self.limits.body))
         control = self.control = Control(service, self.limits, settings)
         inference = Inference(service, self.limits, shm or SYSTEM_OFF)
-        document = dumps(openapi.document(self.limits))
+        document = dumps(openapi.document(self.limits, more))
 
         async def describe(call: Call) -> Reply:
             return 200, [JSON_TYPE], document

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from typing import Any
 
 from fastinfer.serve.datatypes import BYTES, DTYPES
@@ -198,12 +200,31 @@ def _paths() -> Schema:
     return {**paths, **_regions("system", register), **_regions("cuda", {"type": "object"})}
 
 
-def document(limits: Limits) -> Schema:
+def _further(method: str, pattern: str, scope: str) -> Schema:
+    """An operation that is beyond the protocol: fastinfer's own, for operators (docs/serving.md)."""
+    return {
+        "operationId": "_".join([method.lower(), *re.findall(r"\w+", pattern)]),
+        "summary": f"For callers with the scope '{scope}'",
+        "tags": ["operators"],
+        "responses": {
+            "2XX": {"description": "Done"},
+            "4XX": {"$ref": "#/components/responses/Error"},
+            "5XX": {"$ref": "#/components/responses/Error"},
+        },
+    }
+
+
+def document(limits: Limits, more: Sequence[tuple[str, str, str, Any]] = ()) -> Schema:
+    """more: routes beyond the protocol, as App takes them; the page's files are not among them."""
     paths = _paths()
+    for method, pattern, scope, _ in more:
+        if not pattern.startswith("/ui"):
+            paths.setdefault(pattern, {})[method.lower()] = _further(method, pattern, scope)
     in_path = {
         "model": {"type": "string", "minLength": 1, "maxLength": limits.name, "pattern": r"^[^/\\\x00-\x1f]+$"},
         "region": {"type": "string", "minLength": 1, "maxLength": limits.name, "pattern": r"^[^/\\\x00-\x1f]+$"},
         "version": {"type": "string", "pattern": "^[1-9][0-9]{0,18}$"},
+        "upload": {"type": "string", "minLength": 1, "maxLength": limits.name, "pattern": "^[0-9a-f]+$"},
     }
     for path, item in paths.items():
         names = [name for name in in_path if f"{{{name}}}" in path]
