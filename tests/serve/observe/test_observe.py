@@ -71,17 +71,24 @@ def test_exposition():
     assert got["fastinfer_model_memory_bytes", m] == 4096 and got["fastinfer_queue_length", ()] == 5
 
 
-def test_openmetrics_is_given_to_those_who_ask():
-    body, kind = exposition(
-        seen(Observation("m", "1", "ok", 1e-3)).snapshot(), [], {}, "application/openmetrics-text;version=1.0.0"
-    )
-    assert "openmetrics" in kind
+@pytest.mark.parametrize("accept", ["", "text/plain", "application/openmetrics-text;version=1.0.0,text/plain;q=0.5"])
+@pytest.mark.parametrize("name", ["m", 'odd"\n\\name', "ü{}=,"])
+def test_both_formats_say_the_same_to_the_reference_parsers(accept, name):
+    metrics = seen(Observation(name, "1", "ok", 1e-3, 1e-4, 5e-4, 3), Observation(name, "1", "rate", 99.0))
+    metrics.responded(200)
+    body, kind = exposition(metrics.snapshot(), STATISTICS, {"queue_length": 5}, accept)
+    openmetrics = "openmetrics" in accept
+    assert ("openmetrics" in kind) == openmetrics == body.endswith(b"# EOF\n")
+    got = samples(body, parse_openmetrics if openmetrics else parse_text)
+    labels = ("model", name), ("version", "1")
+    assert got["fastinfer_requests_total", (labels[0], ("outcome", "ok"), labels[1])] == 1
+    assert got["fastinfer_requests_total", (labels[0], ("outcome", "internal"), labels[1])] == 0
+    assert got["fastinfer_request_duration_seconds_count", labels] == 2
+    assert got["fastinfer_request_duration_seconds_bucket", (("le", "+Inf"), *labels)] == 2
     assert (
-        samples(body, parse_openmetrics)[
-            "fastinfer_requests_total", (("model", "m"), ("outcome", "ok"), ("version", "1"))
-        ]
-        == 1
+        got["fastinfer_call_rows_sum", labels] == 3 and got["fastinfer_http_responses_total", (("status", "200"),)] == 1
     )
+    assert got["nv_inference_count", (("model", "m"), ("version", "1"))] == 7 and got["fastinfer_queue_length", ()] == 5
 
 
 @given(

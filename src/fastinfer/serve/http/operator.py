@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 
 from fastinfer.serve import ui
@@ -13,7 +14,7 @@ from fastinfer.serve.http.app import Route
 from fastinfer.serve.http.jsontext import parse_object
 from fastinfer.serve.http.reply import Call, Handler, Reply, answer, readable
 from fastinfer.serve.messages import Limits
-from fastinfer.serve.observe.exposition import exposition
+from fastinfer.serve.observe.exposition import kind_of, parts
 
 # A change is a few words.
 _SMALL = 16 << 10
@@ -25,8 +26,12 @@ def routes(operations: Operations, limits: Limits, page: bool = True) -> list[Ro
 
     async def metrics(call: Call) -> Reply:
         accept = call.fields.get(b"accept", b"").decode("latin-1")
-        body, kind = exposition(*await operations.metrics(), accept)
-        return 200, [(b"content-type", kind.encode())], body
+        kind = kind_of(accept)
+        made = []
+        for part in parts(*await operations.metrics(), kind):
+            made.append(part)
+            await asyncio.sleep(0)
+        return 200, [(b"content-type", kind.encode())], b"".join(made)
 
     async def overview(call: Call) -> Reply:
         """Each model with what the caller may do to it: {"may": [scope, ...]}."""
