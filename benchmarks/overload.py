@@ -18,7 +18,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +29,7 @@ from loadtest import client, requests, servers
 from onnx import TensorProto, helper, numpy_helper
 
 F = TensorProto.FLOAT
-IMAGE = (3, 224, 224)
+IMAGE = (3, 112, 112)
 
 
 def model(layers: int, image: bool, width: int = 1024) -> Any:
@@ -112,16 +112,24 @@ def load(plan: client.Plan) -> dict[str, Any]:
     return json.loads(done.stdout)
 
 
-def overload(server: servers.Running, feed: np.ndarray, times: float, seconds: float, most: int) -> dict[str, Any]:
-    """Rates in requests per second, times in milliseconds, memory in MiB. most: connections of the open loop."""
+def overload(
+    server: servers.Running,
+    feed: np.ndarray,
+    times: float,
+    seconds: float,
+    most: int,
+    clients: Sequence[int] = (4, 16, 32),
+) -> dict[str, Any]:
+    """Rates in requests per second, times in milliseconds, memory in MiB. most: connections of the open loop;
+    clients: of the closed ones that look for the peak."""
     request = [requests.binary("work", {"x": feed})]
     assert server.process is not None
     pid = server.process.pid
-    closed = {n: load(client.Plan(server.port, request, n, seconds=seconds)) for n in (4, 16, 32)}
+    closed = {n: load(client.Plan(server.port, request, n, seconds=seconds, warm=0.3)) for n in clients}
     peak = max(row["rate"] for row in closed.values())
     before = resident(pid)
     watch = Watch(server.port, pid)
-    plan = client.Plan(server.port, request, most, times * peak, seconds, 1.0)
+    plan = client.Plan(server.port, request, most, times * peak, seconds, warm=1.0)
     row = load(plan)
     watch.stop()
     after = load(client.Plan(server.port, request, 1, seconds=0.5))
@@ -157,7 +165,7 @@ def deadlines(
         while connection.receive() is None:
             pass
         began.append(time.perf_counter() - start)
-        for _ in range(20):  # what a request costs is that of short ones
+        for _ in range(60):  # what a request costs is that of short ones
             behind.socket.sendall(requests.binary("work", {"x": short}))
             while behind.receive() is None:
                 pass
@@ -169,10 +177,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--times", type=float, default=3.0)
     parser.add_argument("--seconds", type=float, default=4.0)
-    parser.add_argument("--layers", type=int, default=12)
+    parser.add_argument("--layers", type=int, default=80)
     parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--connections", type=int, default=256)
-    parser.add_argument("--image", action="store_true", help="requests of 600 kB instead of 12 bytes")
+    parser.add_argument("--connections", type=int, default=1024)
+    parser.add_argument("--image", action="store_true", help="requests of 150 kB instead of 12 bytes")
     parser.add_argument("--settings", default="threads = 1\n[batching]\nmax_batch = 4\n", help="model.toml")
     a = parser.parse_args()
     feed = np.ones((1, *IMAGE) if a.image else (1, 3), np.float32)

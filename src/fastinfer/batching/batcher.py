@@ -193,21 +193,26 @@ class Batcher:
         outcomes = self._model.run_each(feeds)
         return outcomes, time.perf_counter() - start
 
-    def _record(self, batch: Sequence[Request], outcomes: Sequence[Any], seconds: float) -> Sequence[Any]:
+    def _record(
+        self, batch: Sequence[Request], outcomes: Sequence[Any], seconds: float, occupied: float
+    ) -> Sequence[Any]:
+        """seconds: of the call; occupied: until the next one can begin, with the ways to the thread and back, which a busy
+        event loop makes longer."""
         for request in batch:
             request.seconds = seconds
         # A feed that failed in company is run once more: such a call says nothing about costs.
         if not any(isinstance(o, Exception) for o in outcomes):
             self._costs.record(batch[0].group, sum(r.work for r in batch), seconds)
             weight = 0.1 if self._per_call else 1.0
-            self._per_call += (seconds - self._per_call) * weight
-            self._per_request += (seconds / len(batch) - self._per_request) * weight
+            self._per_call += (occupied - self._per_call) * weight
+            self._per_request += (occupied / len(batch) - self._per_request) * weight
         return outcomes
 
     async def _engine(self, batch: Sequence[Request]) -> Sequence[Any]:
         assert self._loop is not None
-        feeds = [r.feed for r in batch]
-        return self._record(batch, *await self._loop.run_in_executor(self._pool, self._timed, feeds))
+        feeds, begin = [r.feed for r in batch], self._loop.time()
+        outcomes, seconds = await self._loop.run_in_executor(self._pool, self._timed, feeds)
+        return self._record(batch, outcomes, seconds, self._loop.time() - begin)
 
     def _immediate(self, request: Request) -> bool:
         if request.group is None or self._queue.max_delay:
@@ -223,7 +228,8 @@ class Batcher:
         predicted = None if group is None else self._costs.predict(group, sum(r.work for r in batch))
         if predicted is None or predicted > DIRECT:
             return None
-        return self._record(batch, *self._timed([r.feed for r in batch]))
+        outcomes, seconds = self._timed([r.feed for r in batch])
+        return self._record(batch, outcomes, seconds, seconds)
 
     def __enter__(self) -> Batcher:
         loop = asyncio.new_event_loop()

@@ -70,15 +70,15 @@ class Dispatcher:
         now = self._loop.time()
         request.deadline = None if timeout is None else now + timeout
         self._queue.add(request, now)
-        future = self._loop.create_future()
-        request.handle = future
+        request.handle = self._loop.create_future()
         self._idle.clear()
         if not self._woken:
             self._woken = True
             self._loop.call_soon(self._wake)
         try:
-            return await future
+            return await request.handle
         finally:  # cancelled, perhaps
+            request.handle = None  # or an exception in it would lead to itself, and wait for the garbage collector
             self._in_call.discard(request)
             if self._queue.remove(request):
                 self._wake()
@@ -135,7 +135,8 @@ class Dispatcher:
             outcomes = [e] * len(batch)
         except BaseException:  # the loop is being torn down: nobody may be left waiting
             for request in batch:
-                request.handle.cancel()
+                if request.handle is not None:
+                    request.handle.cancel()
             raise
         self._settle(batch, outcomes)
         self._free += 1
@@ -145,7 +146,7 @@ class Dispatcher:
     def _settle(self, batch: list[Request], outcomes: Sequence[Any]) -> None:
         for request, outcome in zip(batch, outcomes, strict=True):
             self._in_call.discard(request)
-            if request.handle.done():
+            if request.handle is None or request.handle.done():
                 continue
             if isinstance(outcome, Exception):
                 request.handle.set_exception(outcome)
@@ -157,7 +158,7 @@ class Dispatcher:
         self._closed = True
         if not drain:
             for request in self._queue.drop():
-                if not request.handle.done():
+                if request.handle is not None and not request.handle.done():
                     request.handle.set_exception(Closed("the batcher was closed before this request ran"))
             self._wake()
         await self._idle.wait()
@@ -178,5 +179,5 @@ def _result(outcome: Any) -> Any:
 
 
 def _fail(request: Request) -> None:
-    if not request.handle.done():
+    if request.handle is not None and not request.handle.done():
         request.handle.set_exception(DeadlineExceeded("the request's time was up before its result was there"))

@@ -105,10 +105,7 @@ class Endpoint:
         try:
             self._batcher.admit(self._timeout)
         except QueueFull as e:
-            self.statistics.failed(0, rejected=True)
-            told = as_serve_error(e)
-            self._observe(Observation(self.name, self.version, told.kind.name.lower(), 0.0))
-            raise told from None
+            raise self._failed(e, 0) from None
 
     async def infer(self, request: InferRequest) -> InferResponse:
         """Raises ServeError. The version is kept until every request that came in is answered."""
@@ -121,17 +118,27 @@ class Endpoint:
             return await self._infer(request, began)
         except BaseException as e:
             took = time.perf_counter_ns() - began
-            self.statistics.failed(took, isinstance(e, REJECTED))
-            told = as_serve_error(e, request.id) if isinstance(e, Exception) else None  # None: the client has gone
-            outcome = told.kind.name.lower() if told else "cancelled"
-            self._ended(request, outcome, took * 1e-9)
-            if told is None:
+            if not isinstance(e, Exception):  # the client has gone
+                self._note(request, "cancelled", took, False)
                 raise
-            raise told from e
+            raise self._failed(e, took, request) from e
         finally:
             self._leases -= 1
             if not self._leases:
                 self._unused.set()
+
+    def _failed(self, error: Exception, ns: int, request: InferRequest | None = None) -> ServeError:
+        # Not a local variable of who raises it: an exception whose traceback leads to itself waits for the collector.
+        told = as_serve_error(error, request.id if request else "")
+        self._note(request, told.kind.name.lower(), ns, isinstance(error, REJECTED))
+        return told
+
+    def _note(self, request: InferRequest | None, outcome: str, ns: int, rejected: bool) -> None:
+        self.statistics.failed(ns, rejected)
+        if request is None:
+            self._observe(Observation(self.name, self.version, outcome, ns * 1e-9))
+        else:
+            self._ended(request, outcome, ns * 1e-9)
 
     async def _infer(self, request: InferRequest, began: int) -> InferResponse:
         wanted = self.ports.wanted(request)

@@ -126,7 +126,7 @@ class Registry:
     def admit(self, model: str, version: str = "") -> None:
         slot = self._slots.get(model)
         if slot is None or (slot.split and not version):
-            return  # which version it goes to, only the whole request says
+            return  # only the whole request says which version it goes to
         if (endpoint := slot.endpoints.get(slot.resolve(version))) is not None:
             endpoint.admit()
 

@@ -20,6 +20,7 @@ from fastinfer.serve.http.body import (
     Send,
     announces_body,
     check_length,
+    discard_body,
     read_body,
     read_fields,
 )
@@ -63,7 +64,7 @@ class App:
         self._gate = gate or Gate()
         self._held = Held(max(held, self.limits.body))
         control = self.control = Control(service, self.limits, settings)
-        inference = Inference(service, self.limits, shm or SYSTEM_OFF)
+        inference = self._inference = Inference(service, self.limits, shm or SYSTEM_OFF)
         document = dumps(openapi.document(self.limits, more))
 
         async def describe(call: Call) -> Reply:
@@ -119,12 +120,16 @@ class App:
                 reply = _not_allowed(method, methods)
             else:
                 check_length(fields, self.limits)
-                body = await read_body(receive, fields, self.limits, self._held)
-                rest, held = False, len(body)
-                if handler is None:
-                    reply = 204, [_allow(methods)], b""
+                if needed == "infer" and (refused := self._inference.refusal(arguments)) is not None:
+                    await discard_body(receive, self.limits)
+                    rest, reply = False, failure(refused)
                 else:
-                    reply = await handler(Call(arguments, fields, body, scope, receive))
+                    body = await read_body(receive, fields, self.limits, self._held)
+                    rest, held = False, len(body)
+                    if handler is None:
+                        reply = 204, [_allow(methods)], b""
+                    else:
+                        reply = await handler(Call(arguments, fields, body, scope, receive))
         except Disconnected:
             return
         except asyncio.CancelledError:  # the server is told to stop now

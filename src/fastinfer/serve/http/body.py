@@ -107,6 +107,20 @@ async def read_body(receive: Receive, fields: Fields, limits: Limits, held: Held
     return plain
 
 
+async def discard_body(receive: Receive, limits: Limits) -> None:
+    """Reads a body and keeps nothing of it: the client sends it to its end before it looks at an answer, and goes on with the
+    connection. Raises ServeError as soon as it is too long, Disconnected."""
+    size, more = 0, True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise Disconnected
+        size += len(message.get("body", b""))
+        more = message.get("more_body", False)
+        if size > limits.body:
+            raise _too_large(limits)
+
+
 async def _rest(receive: Receive, body: bytearray, limits: Limits, held: Held) -> bytearray:
     """One buffer, whatever the chunks: a list of a million one-byte chunks would be eight times their size."""
     taken, more = 0, True

@@ -30,7 +30,11 @@ class _Watch:
         self._listener = self._loop.create_task(self._listen())
 
     async def _listen(self) -> None:
-        if (await self._receive())["type"] == "http.disconnect" and self._request is not None:
+        try:
+            message = await self._receive()
+        except asyncio.CancelledError:
+            return  # kept by its task, the exception would hold all of the request until the collector finds them
+        if message["type"] == "http.disconnect" and self._request is not None:
             self.gone = True
             self._request.cancel()
 
@@ -38,6 +42,7 @@ class _Watch:
         self._timer.cancel()
         if self._listener is not None:
             self._listener.cancel()
+        self._request = self._listener = None
 
 
 @types.coroutine

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from fastinfer.serve.errors import ServeError
 from fastinfer.serve.http import compression
 from fastinfer.serve.http.body import LENGTH, number
 from fastinfer.serve.http.decode import decode_plain, decode_raw, decode_request
@@ -20,10 +21,18 @@ class Inference:
         self._limits = limits
         self._shm = shm
 
+    def refusal(self, arguments: tuple[str, ...]) -> ServeError | None:
+        """Whether a request for this model (and version) would be refused now, whatever it brings."""
+        try:
+            self._service.admit(*arguments)
+        except ServeError as e:
+            e.__context__ = None  # with frames in it that lead to the request, it would wait for the garbage collector
+            return e.with_traceback(None)
+        return None
+
     async def infer(self, call: Call) -> Reply:
         model, *rest = call.arguments
         version = rest[0] if rest else ""
-        self._service.admit(model, version)
         header = call.fields.get(LENGTH)
         length = None if header is None else number(header, "Inference-Header-Content-Length")
         if length == 0:
@@ -39,7 +48,6 @@ class Inference:
 
     async def predict(self, call: Call) -> Reply:
         (model,) = call.arguments
-        self._service.admit(model)
         request = decode_plain(model, call.body, self._service.model_metadata(model), self._limits)
         return 200, [JSON_TYPE], encode_plain(await self._run(call, request))
 
