@@ -123,3 +123,41 @@ def test_a_torn_last_line_is_no_change_of_the_past(tmp_path):
     log.note("m", "push", version="2")
     log.verify()
     assert [e.version for e in log.entries()] == ["1", "2"]
+
+
+def test_wrong_settings_can_be_put_right(tmp_path):
+    """Whoever wrote a wrong model.toml by hand can still list, pull, push and replace it."""
+    put(tmp_path, "m", 1, scale(1), settings="ownr = 'a'")
+    assert kind_of(Directory(tmp_path).find, "m") is Kind.INVALID_ARGUMENT
+    assert [v.version for v in releases.listing(tmp_path, "m")] == ["1"]
+    releases.pull(tmp_path, "m", "1", tmp_path / "out")
+    assert releases.push(tmp_path, "m", tmp_path / "out").version == "2"
+    releases.set_settings(tmp_path, "m", b"owner = 'a'")
+    assert list(Directory(tmp_path).find("m").versions) == ["1", "2"]
+
+
+def test_who_reads_while_versions_come_and_go_sees_whole_ones(tmp_path):
+    (tmp_path / "source").mkdir()
+    for n in range(20):
+        (tmp_path / "source" / f"f{n}.bin").write_bytes(b"x")
+    (tmp_path / "source" / "model.onnx").write_bytes(scale(1).SerializeToString())
+    root = tmp_path / "root"
+    root.mkdir()
+    releases.push(root, "m", tmp_path / "source")
+    done = threading.Event()
+
+    def read():
+        while not done.is_set():
+            for version in Directory(root).find("m").versions.values():
+                assert len(version.files) == 22  # and the manifest
+            releases.listing(root, "m")
+
+    with ThreadPoolExecutor(1) as pool:
+        reader = pool.submit(read)
+        try:
+            for n in range(2, 22):
+                releases.push(root, "m", tmp_path / "source")
+                releases.remove(root, "m", str(n))
+        finally:
+            done.set()
+        reader.result()

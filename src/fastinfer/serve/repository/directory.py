@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import stat
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,16 +95,24 @@ class Directory:
 
     def find(self, name: str) -> Found:
         """Raises ServeError: NOT_FOUND when there is no such model, else what is wrong with it."""
+        versions = self.versions(name)
+        try:
+            folder = self.root / name
+            return Found(name, self._settings(inside(self.root, folder)) if folder.is_dir() else Settings(), versions)
+        except OSError as e:
+            raise ServeError(Kind.UNAVAILABLE, f"model '{name}' cannot be read: {e.strerror}") from e
+
+    def versions(self, name: str) -> dict[str, Version]:
+        """Lowest first; also of a model whose settings are wrong. Raises ServeError, as `find`."""
         check_name(name)
         folder = self.root / name
         try:
             if folder.is_dir():
-                real = inside(self.root, folder)
-                return Found(name, self._settings(real), self._versions(name, real))
+                return self._versions(name, inside(self.root, folder))
             for kind in KINDS:
                 if (path := self.root / f"{name}{kind}").is_file():
                     inside(self.root, path)
-                    return Found(name, Settings(), {"1": Version(name, "1", self.root, (path.name,), whole=False)})
+                    return {"1": Version(name, "1", self.root, (path.name,), whole=False)}
         except OSError as e:
             raise ServeError(Kind.UNAVAILABLE, f"model '{name}' cannot be read: {e.strerror}") from e
         raise ServeError(Kind.NOT_FOUND, f"no model is called '{name}'")
@@ -120,7 +129,12 @@ class Directory:
         versions = {}
         for number in numbers:
             real = inside(self.root, folder / number)
-            versions[number] = Version(name, number, real, files_below(self.root, real))
+            files: tuple[str, ...] = ()
+            with suppress(FileNotFoundError):
+                files = files_below(self.root, real)
+            # One that was removed while it was read was there in part.
+            if real.is_dir():
+                versions[number] = Version(name, number, real, files)
         if "1" not in versions and any((folder / f"model{kind}").is_file() for kind in KINDS):
             own = [f for f in files_below(self.root, folder) if f != SETTINGS and not is_version(f.split("/")[0])]
             versions = {"1": Version(name, "1", folder, tuple(own)), **versions}

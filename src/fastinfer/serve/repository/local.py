@@ -83,9 +83,9 @@ class Local:
         return self._log.change(model, action, new, version=version, by=by)
 
     def rollback(self, model: str, *, by: str = "") -> Live:
-        found = Directory(self._root).find(check_name(model))
-        highest = max(found.versions, key=int, default="")
-        previous = lambda live: self._log.previous(model, live, set(found.versions), highest)  # noqa: E731
+        there = set(Directory(self._root).versions(model))
+        highest = max(there, key=int, default="")
+        previous = lambda live: self._log.previous(model, live, there, highest)  # noqa: E731
         return self._log.change(model, "rollback", previous, by=by)
 
     def remove(self, model: str, version: str, *, force: bool = False, by: str = "") -> None:

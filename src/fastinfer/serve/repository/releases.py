@@ -134,7 +134,7 @@ def set_settings(root: Path, model: str, text: bytes) -> None:
 def next_version(root: Path, model: str) -> str:
     """Numbers of versions that were removed are not used again."""
     try:
-        there = list(Directory(root).find(model).versions)
+        there = list(Directory(root).versions(model))
     except ServeError as e:
         if e.kind is not Kind.NOT_FOUND:
             raise
@@ -146,11 +146,11 @@ def next_version(root: Path, model: str) -> str:
 def find(root: Path, model: str, version: str = "") -> Version:
     """A version, or what an alias stands for; by default the stable or else the highest one. Raises ServeError."""
     directory = Directory(root)
-    found = directory.find(model)
-    chosen = resolve(Log(directory.root).live(model), version, list(found.versions))
-    if chosen not in found.versions:
+    found = directory.versions(model)
+    chosen = resolve(Log(directory.root).live(model), version, list(found))
+    if chosen not in found:
         raise ServeError(Kind.NOT_FOUND, f"model '{model}' has no version {quoted(version or chosen)}")
-    return found.versions[chosen]
+    return found[chosen]
 
 
 def pull(root: Path, model: str, version: str, target: Path) -> Version:
@@ -197,14 +197,17 @@ def listing(root: Path, model: str = "") -> list[Listed]:
     listed: list[Listed] = []
     for name in [check_name(model)] if model else directory.names():
         try:
-            found = directory.find(name)
+            found = directory.versions(name)
         except ServeError:
             if model:
                 raise
             continue
         live = log.live(name)
-        for v in found.versions.values():
-            size = sum(s[1] for s in v.stamp())
+        for v in found.values():
+            try:
+                size = sum(s[1] for s in v.stamp())
+            except OSError:  # removed just now
+                continue
             listed.append(Listed(name, v.version, roles(live, v.version), size, manifests.SIGNATURE in v.files))
     return listed
 
@@ -220,8 +223,7 @@ def remove(root: Path, model: str, version: str, *, force: bool = False, by: str
     """Takes a version away. A server that has it loaded goes on until it next reads the directory. Raises ServeError for
     one that an alias or traffic names, unless `force`."""
     directory = Directory(root)
-    found = directory.find(model)
-    held = found.versions.get(check_version(version))
+    held = directory.versions(model).get(check_version(version))
     if held is None:
         raise ServeError(Kind.NOT_FOUND, f"model '{model}' has no version {version}")
     log = Log(directory.root)
