@@ -130,6 +130,9 @@ def test_small_and_dark(browser, server):
     browser.text("h2", "double")
     assert browser.run("return document.documentElement.scrollWidth") <= 400
     assert not browser.run("return document.querySelector('#models').checkVisibility()")
+    right = "return [...document.querySelectorAll('.acts button')].map(b => b.getBoundingClientRect().right)"
+    buttons = browser.run(right)
+    assert buttons and max(buttons) <= 400  # nothing has to be scrolled for
     dark = browser.run("return getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)")
     assert max(dark) < 60
     browser.run("const s = document.querySelector('#choose'); s.value = 'mlp'; s.dispatchEvent(new Event('change'))")

@@ -6,6 +6,8 @@ import { ask } from "./dialog.js";
 import { bytes, count, element, rate, seconds, shape, table, write } from "./dom.js";
 import { WINDOW } from "./figures.js";
 
+const COLUMNS = { share: "Traffic", rate: "Req/s", p50: "p50", p99: "p99", requests: "Requests", failures: "Failed", memory: "Memory" };
+
 export const TONES = { READY: "good", LOADING: "warm", UNLOADING: "warm", UNAVAILABLE: "bad" };
 
 // Not loaded is no fault; a version that could not be loaded is one.
@@ -31,7 +33,7 @@ class Row {
     this.table = table;
     this.name = element("th", { scope: "row" });
     this.state = element("td");
-    this.cells = ["share", "rate", "p50", "p99", "requests", "failures", "memory"].map((c) => [c, element("td", { class: "num" })]);
+    this.cells = Object.entries(COLUMNS).map(([c, title]) => [c, element("td", { class: "num", "data-title": title })]);
     this.actions = element("div", { class: "row end" });
     this.node = element("tr", {}, this.name, this.state, this.cells.map(([, c]) => c), element("td", { class: "acts" }, this.actions));
   }
@@ -74,14 +76,14 @@ export class Versions {
     this.split = element("div");
     const groups = element("tr", { class: "groups" }, element("td", { colspan: 3 }), element("th", { colspan: 3, scope: "colgroup" }, element("span", { class: "group" }, `last ${WINDOW} s`)),
       element("th", { colspan: 2, scope: "colgroup" }, element("span", { class: "group" }, "since start")), element("td", { colspan: 2 }));
-    const heads = ["Version", "State", ">Traffic", ">Req/s", ">p50", ">p99", ">Requests", ">Failed", ">Memory"];
-    const row = element("tr", {}, heads.map((h) => element("th", { scope: "col", class: h.startsWith(">") && "num" }, h.replace(">", ""))),
+    const row = element("tr", {}, ["Version", "State"].map((h) => element("th", { scope: "col" }, h)),
+      Object.values(COLUMNS).map((h) => element("th", { scope: "col", class: "num" }, h)),
       element("th", { scope: "col" }, element("span", { class: "unseen" }, "Actions")));
     const drawn = element("table", {}, element("thead", {}, groups, row), this.body);
     this.back = element("button", { type: "button" });
     this.corner = element("span");
     this.node = element("section", {}, element("div", { class: "row between" }, element("h3", {}, "Versions"), this.corner), this.split,
-      element("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Versions" }, drawn));
+      element("div", { class: "scroll versions", tabindex: 0, role: "region", "aria-label": "Versions" }, drawn));
   }
 
   update(model, figures) {
