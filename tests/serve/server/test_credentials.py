@@ -29,7 +29,7 @@ def all_routes():
     found = []
 
     def walk(node, path):
-        for method, (scope, _) in (node.methods or {}).items():
+        for method, (scope, *_) in (node.methods or {}).items():
             found.append((method, path, scope))
         for segment, child in node.children.items():
             walk(child, f"{path}/{segment}")

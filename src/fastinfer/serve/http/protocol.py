@@ -150,7 +150,7 @@ class Protocol(HttpToolsProtocol):
         version = self.parser.get_http_version()
         if version not in ("1.1", "1.0"):
             self._stop(Kind.UNSUPPORTED, "needed: HTTP/1.1")
-        keep_alive = version == "1.1" and not upgrade and self.parser.should_keep_alive()
+        keep_alive = version == "1.1" and not upgrade and self.parser.should_keep_alive() and not self._state.draining
         before, self.cycle = self.cycle, Cycle(self, self._scope(version), keep_alive, self.expect_100_continue)
         self._in_head, self._in_body = False, True
         self._deadline = None
