@@ -42,6 +42,7 @@ def serve(
     no_page: Annotated[bool, typer.Option("--no-page", help="No page at /ui.")] = False,
     max_body: Annotated[int, typer.Option(help="MiB that a request may have, again once decompressed.")] = 128,
     max_connections: Annotated[int, typer.Option(help="HTTP connections at a time, per worker.")] = 8192,
+    upload_quota: Annotated[float, typer.Option(help="GiB of all models that are just being pushed over HTTP.")] = 64.0,
     drain: Annotated[float, typer.Option(help="Seconds between not ready and taking no more connections.")] = 0.0,
     grace: Annotated[float, typer.Option(help="Seconds that requests under way then have.")] = 30.0,
     log_style: Annotated[str, typer.Option("--log", help="text or json, to standard error.")] = "text",
@@ -64,6 +65,6 @@ def serve(
         workers=workers, cache=cache, keys=keys or (), issuer=issuer, audience=audience, jwks=jwks, public=public or (),
         certificate=certificate, key=key, client_ca=client_ca, insecure=insecure, shared_memory=shared_memory,
         allow_files=allow_files, page=not no_page, drain=drain, grace=grace, trusted=trusted_keys,
-        limits=Limits(body=max_body << 20), connections=max_connections,
+        limits=Limits(body=max_body << 20), connections=max_connections, upload_quota=int(upload_quota * (1 << 30)),
     )  # fmt: skip
     main(config, log_style, log_level)

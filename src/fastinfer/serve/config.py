@@ -28,6 +28,7 @@ class Config:
     (repository/signing.py); None for no signatures. certificate, key, client_ca: PEM files, for TLS and mTLS.
     shared_memory: whether regions of /dev/shm may be registered. drain: seconds between "not ready" and taking no more
     connections, for load balancers; grace: seconds that requests under way then have.
+    upload_quota: bytes of all models that are just being pushed over HTTP (with allow_files).
     """
 
     repository: Path
@@ -54,6 +55,7 @@ class Config:
     grace: float = 30.0
     limits: Limits = field(default_factory=Limits)
     connections: int = 8192
+    upload_quota: int = 64 << 30
 
     def check(self) -> None:
         """Raises InputError."""
@@ -62,6 +64,7 @@ class Config:
         for name, value, least in (
             ("workers", self.workers, 1),
             ("connections", self.connections, 1),
+            ("upload_quota", self.upload_quota, 0),
             ("drain", self.drain, 0),
             ("grace", self.grace, 0),
         ):

@@ -48,7 +48,9 @@ class Server:
         self.gate = config.gate()
         self._ssl, self._tls = config.ssl(), config.grpc_tls()
         trust = config.trust()
-        self._uploads = Uploads(config.repository, trust=trust) if config.allow_files else None
+        self._uploads = (
+            Uploads(config.repository, quota=config.upload_quota, trust=trust) if config.allow_files else None
+        )
         self.registry = Registry(
             config.repository, models=config.models, cache=config.cache, trust=trust,
             allow_files=config.allow_files, on_change=self.changed,
@@ -70,12 +72,23 @@ class Server:
 
     async def load(self) -> dict[str, ServeError]:
         """Loads the models; what could not be loaded is logged, is in the index, and keeps nothing else from serving."""
+        await self._clean()
         failed = await self.registry.open()
         for name, error in failed.items():
             log.error("model '%s' is not served: %s", name, error)
         await asyncio.to_thread(settle)
         self.changed()
         return failed
+
+    async def _clean(self) -> None:
+        """Takes away what was pushed in part and then left."""
+        if self._uploads is None:
+            return
+        try:
+            if left := await asyncio.to_thread(self._uploads.clean):
+                log.info("abandoned uploads are removed", extra={"uploads": len(left)})
+        except OSError as e:
+            log.warning("abandoned uploads cannot be looked for: %s", e.strerror)
 
     async def listen(self, sockets: Sequence[socket.socket] | None = None, reuse_port: bool = False) -> None:
         """sockets: bound ones for HTTP, instead of the configured address. Raises OSError, InputError."""
@@ -126,6 +139,7 @@ class Server:
 
     async def refresh(self) -> None:
         """SIGHUP: what has changed on disk: keys, models, settings, what is live."""
+        await self._clean()
         for wrong in self.gate.reload():
             log.error("%s; what was read before stays", wrong)
         try:

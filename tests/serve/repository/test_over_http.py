@@ -26,6 +26,7 @@ from fastinfer.errors import InputError
 from fastinfer.serve.access.keys import digest_of
 from fastinfer.serve.config import Config
 from fastinfer.serve.errors import Kind, ServeError
+from fastinfer.serve.messages import Limits
 from fastinfer.serve.repository import releases, remote
 from fastinfer.serve.repository.log import Log
 from fastinfer.serve.repository.remote import Remote
@@ -309,6 +310,31 @@ def test_what_comes_in_is_signed_by_who_is_trusted_now(root, tmp_path):
         r.run(r.server.refresh())
         assert kind_of(push, r.url, signer) is Kind.FORBIDDEN and not (root / "m" / "2").exists()
         assert "not" in r.value("m")  # and what it signed before serves no more
+
+
+def test_chunks_are_as_small_as_the_servers_limit_of_bodies(root, tmp_path):
+    source = net(tmp_path / "n", 1, 100_000)
+    with Running(root, allow_files=True, limits=Limits(body=30_000)) as r:
+        assert push_to(Remote(r.url), source).version == "1"
+    assert (root / "m" / "1" / "more" / "ballast.bin").read_bytes() == (source / "more" / "ballast.bin").read_bytes()
+
+
+def test_quota_and_abandoned_uploads_of_a_server(root):
+    with Running(root, allow_files=True, upload_quota=3000) as r:
+        at = begin(r)
+        status, answer = r.ask(
+            "POST", "/fastinfer/v1/models/n/uploads", {"files": {"a": {"size": 2000, "sha256": "0" * 64}}}
+        )
+        assert status == 413 and "the quota is 3000" in answer["error"]
+        assert r.ask("DELETE", at)[0] == 200
+        begin(r, "n")
+        begin(r, "old", b"x")
+    uploads = root / ".fastinfer" / "uploads"
+    (old,) = (u for u in uploads.iterdir() if b'"old"' in (u / "manifest.json").read_bytes())
+    for path in (*old.rglob("*"), old):
+        os.utime(path, (1e9, 1e9))
+    with Running(root, allow_files=True) as r:  # nobody has to begin another upload for that
+        assert not old.exists() and len(list(uploads.iterdir())) == 1
 
 
 def test_tokens_stay_off_plain_http():

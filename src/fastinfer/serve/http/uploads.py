@@ -25,7 +25,7 @@ from fastinfer.serve.repository import releases
 from fastinfer.serve.repository import settings as model_toml
 from fastinfer.serve.repository.log import Log
 from fastinfer.serve.repository.names import check_name, quoted
-from fastinfer.serve.repository.push import Progress, Uploads
+from fastinfer.serve.repository.push import MAX_CHUNK, Progress, Uploads
 
 MAX_READ = 8 << 20  # bytes of a file in one answer
 PREFIX = "/fastinfer/v1/models"
@@ -36,7 +36,7 @@ class Transfers:
     """uploads: None where none are taken."""
 
     def __init__(self, root: Path, uploads: Uploads | None, limits: Limits) -> None:
-        self._root, self._uploads = root, uploads
+        self._root, self._uploads, self._body = root, uploads, limits.body
         # A manifest of 256 files with long names, or a model.toml, and nothing larger.
         self._limits = dataclasses.replace(limits, json=manifests.MAX_BYTES)
 
@@ -119,7 +119,8 @@ class Transfers:
         return uploads, upload
 
     async def begin(self, call: Call) -> Reply:
-        """{"version"?, "files": {path: {"size", "sha256"}}} → {"upload", "version", "received": {path: bytes}}."""
+        """{"version"?, "files": {path: {"size", "sha256"}}} → {"upload", "version", "chunk", "received": {path: bytes}}.
+        chunk: bytes that one may have."""
         uploads, model = self._taken(call), check_name(call.arguments[0])
         given = parse_object(call.body, self._limits)
         version = fields.text(given, "version", "the upload", 18, "")
@@ -130,7 +131,7 @@ class Transfers:
             return chosen, uploads.begin(manifests.of_json(value))
 
         chosen, progress = await _thread(begin)
-        return answer({"version": chosen, **vars(progress)})
+        return answer({"version": chosen, "chunk": min(MAX_CHUNK, self._body), **vars(progress)})
 
     async def progress(self, call: Call) -> Reply:
         def look() -> Progress:

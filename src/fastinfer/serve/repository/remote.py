@@ -66,7 +66,7 @@ class Remote:
         at = f"models/{check_name(model)}/uploads"
         begun = self._json("POST", at, {"files": rows, **({"version": check_version(version)} if version else {})})
         manifest = Manifest(model, check_version(begun["version"]), listed)
-        upload = _Upload(self, f"{at}/{quote(begun['upload'], safe='')}", begun["received"], manifest.size, report)
+        upload = _Upload(self, f"{at}/{quote(begun['upload'], safe='')}", begun, manifest.size, report)
         for name, path in files.items():
             upload.send(name, path, listed[name].size)
         signature = signer.sign(manifest.encode()).decode() if signer else ""
@@ -161,8 +161,9 @@ class Remote:
 class _Upload:
     """Sends files in chunks, each from where the server says that it has the file so far."""
 
-    def __init__(self, remote: Remote, at: str, received: dict[str, int], total: int, report: Report) -> None:
-        self._remote, self.at, self._received = remote, at, received
+    def __init__(self, remote: Remote, at: str, begun: dict[str, Any], total: int, report: Report) -> None:
+        self._remote, self.at, self._received = remote, at, begun["received"]
+        self._chunk = max(1, min(CHUNK, int(begun["chunk"])))
         self._total, self._report = max(1, total), report
 
     def send(self, name: str, path: Path, size: int) -> None:
@@ -170,7 +171,7 @@ class _Upload:
         with open(path, "rb") as f:
             while (offset := self._received[name]) < size:
                 f.seek(offset)
-                chunk = f.read(CHUNK)
+                chunk = f.read(self._chunk)
                 query = {"file": name, "offset": str(offset), "sha256": hashlib.sha256(chunk).hexdigest()}
                 try:
                     answer = json.loads(self._remote.call("PUT", self.at, chunk, query))
