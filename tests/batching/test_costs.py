@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The cost table alone: made-up calls in, limits and predictions out."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -61,3 +62,14 @@ def test_any_calls(calls):
         assert (limit := costs.limit(group)) is None or limit >= 1
         assert (predicted := costs.predict(group, work)) is None or 0 <= predicted <= 10
     assert sum(s["calls"] for sizes in costs.table().values() for s in sizes) == len(calls)
+
+
+def test_an_interrupted_call_counts_little_and_a_slower_machine_is_followed():
+    costs = Costs()
+    for _ in range(10):
+        costs.record("g", 1, 1e-5)
+    costs.record("g", 1, 1.0)
+    assert costs.predict("g", 1) < 2e-5
+    for _ in range(30):
+        costs.record("g", 1, 1e-3)
+    assert costs.predict("g", 1) == pytest.approx(1e-3, rel=0.1)

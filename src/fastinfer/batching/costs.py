@@ -16,6 +16,8 @@ AGAIN = 2000
 LOOK = 16
 # A new figure's weight in the mean. A mean follows a machine that slows down; a minimum would not.
 WEIGHT = 0.2
+# A call that the system interrupts takes any time at all: no call counts for more than so many times the mean.
+MOST = 3.0
 
 
 class _Size:
@@ -27,6 +29,8 @@ class _Size:
     def add(self, work: int, seconds: float) -> None:
         # The first call of a size plans its shapes: the second one replaces it.
         weight = 1.0 if self.calls < 2 else WEIGHT
+        if self.calls >= 2:
+            seconds = min(seconds, MOST * self.seconds)
         self.work += weight * (work - self.work)
         self.seconds += weight * (seconds - self.seconds)
         self.calls += 1
