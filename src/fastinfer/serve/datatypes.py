@@ -52,7 +52,8 @@ def elements(name: str, shape: Sequence[int]) -> int:
 
 
 def decode(name: str, datatype: str, shape: Sequence[int], data: bytes | memoryview) -> np.ndarray:
-    """An array over `data` (not copied, except strings). Raises ServeError when length and shape do not agree."""
+    """An array over `data` (not copied, except strings and what is not aligned). Raises ServeError when length and shape do
+    not agree."""
     count = elements(name, shape)
     if datatype == BYTES:
         return _decode_strings(name, count, memoryview(data)).reshape(shape)
@@ -64,7 +65,12 @@ def decode(name: str, datatype: str, shape: Sequence[int], data: bytes | memoryv
         )
     if dtype == np.bool_:  # a byte other than 0 or 1 is no bool to numpy
         return (np.frombuffer(data, np.uint8) != 0).reshape(shape)
-    return np.frombuffer(data, dtype).reshape(shape)
+    return aligned(np.frombuffer(data, dtype).reshape(shape))
+
+
+def aligned(array: np.ndarray) -> np.ndarray:
+    """A copy where elements lie across their alignment, as behind JSON of any length: the model would make a slower one."""
+    return array if array.flags.aligned else array.copy()
 
 
 def dtype_of(name: str, datatype: str) -> np.dtype:

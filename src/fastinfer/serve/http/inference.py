@@ -8,9 +8,10 @@ from fastinfer.serve.http import compression
 from fastinfer.serve.http.body import LENGTH, number
 from fastinfer.serve.http.decode import decode_plain, decode_raw, decode_request
 from fastinfer.serve.http.disconnect import unless_gone
-from fastinfer.serve.http.encode import JSON_TYPE, encode_plain, encode_response
+from fastinfer.serve.http.encode import BINARY_TYPE, JSON_TYPE, Headers, encode_plain, encode_response
 from fastinfer.serve.http.reply import Call, Reply
-from fastinfer.serve.messages import InferRequest, InferResponse, Limits
+from fastinfer.serve.http.templates import Answers, Requests
+from fastinfer.serve.messages import InferRequest, InferResponse, Limits, RequestedOutput
 from fastinfer.serve.regions import Regions
 from fastinfer.serve.service import Service
 
@@ -20,6 +21,7 @@ class Inference:
         self._service = service
         self._limits = limits
         self._shm = shm
+        self._requests, self._answers = Requests(), Answers()
 
     def refusal(self, arguments: tuple[str, ...]) -> ServeError | None:
         """Whether a request for this model (and version) would be refused now, whatever it brings."""
@@ -31,20 +33,43 @@ class Inference:
         return None
 
     async def infer(self, call: Call) -> Reply:
-        model, *rest = call.arguments
-        version = rest[0] if rest else ""
+        model, version = call.arguments if len(call.arguments) > 1 else (call.arguments[0], "")
         header = call.fields.get(LENGTH)
         length = None if header is None else number(header, "Inference-Header-Content-Length")
         if length == 0:
             request, binary = decode_raw(model, version, call.body, self._service.model_metadata(model, version)), True
         else:
-            request, binary = decode_request(model, version, call.body, length, self._limits, self._shm)
+            request, binary = self._decode(model, version, call.body, length)
         response = await self._run(call, request)
-        body, headers = encode_response(response, request.outputs, binary, self._shm)
+        body, headers = self._encode(response, request.outputs, binary)
         coding = compression.asked(call.fields.get(b"accept-encoding"))
         if coding and (small := await compression.compress(body, coding)) is not None:
             return 200, [*headers, (b"content-encoding", coding.encode()), (b"vary", b"accept-encoding")], small
         return 200, headers, body
+
+    def _decode(
+        self, model: str, version: str, body: bytes | bytearray, length: int | None
+    ) -> tuple[InferRequest, bool]:
+        if length is None:
+            return decode_request(model, version, body, None, self._limits, self._shm)
+        if (known := self._requests.match(model, version, body, length)) is not None:
+            return known
+        request, binary = decode_request(model, version, body, length, self._limits, self._shm)
+        self._requests.learn(request, body, length, binary)
+        return request, binary
+
+    def _encode(
+        self, response: InferResponse, wanted: list[RequestedOutput] | None, binary: bool
+    ) -> tuple[bytes, Headers]:
+        key = self._answers.key(response, wanted, binary)
+        if key is None:
+            return encode_response(response, wanted, binary, self._shm)
+        if (known := self._answers.write(key, response)) is not None:
+            body, length = known
+            return body, [BINARY_TYPE, (LENGTH, b"%d" % length)]
+        body, headers = encode_response(response, wanted, binary, self._shm)
+        self._answers.learn(key, body[: int(dict(headers)[LENGTH])])
+        return body, headers
 
     async def predict(self, call: Call) -> Reply:
         (model,) = call.arguments
