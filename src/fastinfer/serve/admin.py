@@ -73,8 +73,10 @@ def overview(
 ) -> dict[str, Any]:
     """All models as the page shows them; `bounds` are of the versions' histograms, which also count what is beyond the last
     one. snapshot, statistics: of all workers. started: of the monotonic clock."""
+    waiting = {(model, version): count for model, version, count in snapshot["waiting"]}
     figures = {(v["model"], v["version"]): v for v in snapshot["versions"]}
-    counts = {(s["name"], s["version"]): s for s in statistics}
+    keyed = [((s["name"], s["version"]), s) for s in statistics]
+    counts = {key: {**s, "waiting": waiting.get(key, 0)} for key, s in keyed}
     return {
         "bounds": {"seconds": SECONDS, "rows": ROWS},
         "server": {"name": "fastinfer", "version": fastinfer.__version__, "ready": registry.ready(),
@@ -117,12 +119,11 @@ def _version(
                            "histograms": {}}  # fmt: skip
     if endpoint is not None:
         metadata = describe.metadata(endpoint, [version])
-        row |= {"inputs": metadata["inputs"], "outputs": metadata["outputs"], "queue": endpoint.waiting,
-                "memory": endpoint.memory, "stateful": bool(endpoint.settings.sequence.state)}  # fmt: skip
+        row |= {"inputs": metadata["inputs"], "outputs": metadata["outputs"], "memory": endpoint.memory, "stateful": bool(endpoint.settings.sequence.state)}  # fmt: skip
     if counts is not None:
         stats = counts["inference_stats"]
         row |= {"requests": stats["success"]["count"], "failures": stats["fail"]["count"],
-                "rows": counts["inference_count"], "calls": counts["execution_count"]}  # fmt: skip
+                "rows": counts["inference_count"], "calls": counts["execution_count"], "queue": counts["waiting"]}  # fmt: skip
     if figures is not None:
         row |= quantiles(figures["histograms"]["request"], (0.5, 0.9, 0.99))
         row["histograms"] = {name: figures["histograms"][name][0] for name in ("request", "queue", "rows")}

@@ -44,7 +44,7 @@ class Server:
         config.check()
         self.config = config
         self.started = time.monotonic()
-        self.metrics = Metrics()
+        self.metrics = Metrics(self._waiting)
         self.gate = config.gate()
         self._ssl, self._tls = config.ssl(), config.grpc_tls()
         trust = config.trust()
@@ -151,6 +151,9 @@ class Server:
             log.error("%s; what was read before stays", e)
         for name, error in (await self.registry.refresh()).items():
             log.error("model '%s' could not be loaded anew: %s", name, error)
+
+    def _waiting(self) -> dict[tuple[str, str], int]:
+        return {(e.name, e.version): e.waiting for s in self.registry.slots().values() for e in s.endpoints.values()}
 
     def gauges(self) -> dict[str, float]:
         endpoints = [e for s in self.registry.slots().values() for e in s.endpoints.values()]

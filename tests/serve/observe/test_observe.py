@@ -25,8 +25,8 @@ STATISTICS = [{
 }]  # fmt: skip
 
 
-def seen(*requests):
-    metrics = Metrics()
+def seen(*requests, **options):
+    metrics = Metrics(**options)
     for r in requests:
         metrics.observe(r)
     return metrics
@@ -45,6 +45,7 @@ def test_exposition():
         Observation('odd"\n\\name', "2", "deadline", 0.3),
         Observation("m", "1", "internal", 0.1),
         Observation("m", "1", "invalid_argument", 0.1),
+        waiting=lambda: {("m", "1"): 6},
     )
     for status in (200, 200, 429):
         metrics.responded(status)
@@ -67,6 +68,7 @@ def test_exposition():
     assert got["fastinfer_http_responses_total", (("status", "200"),)] == 2
     assert got["fastinfer_http_responses_total", (("status", "429"),)] == 1
     assert b"# TYPE nv_inference_count untyped" in body
+    assert got["nv_inference_pending_request_count", m] == 6
     assert got["nv_inference_count", m] == 7 and got["nv_inference_exec_count", m] == 3
     assert got["fastinfer_model_memory_bytes", m] == 4096 and got["fastinfer_queue_length", ()] == 5
 
@@ -105,6 +107,12 @@ def test_workers_add_up(requests, workers):
         for name, (counts, amount) in v["histograms"].items():
             assert counts == whole[model]["histograms"][name][0]
             assert amount == pytest.approx(whole[model]["histograms"][name][1])
+
+
+def test_queues_of_workers_add_up():
+    parts = [seen(waiting=lambda n=n: {("m", "1"): n, ("m", str(n)): 1}).snapshot() for n in (2, 3)]
+    merged = merge(json.loads(json.dumps(parts)))
+    assert sorted(merged["waiting"]) == [["m", "1", 5], ["m", "2", 1], ["m", "3", 1]]
 
 
 def test_quantiles():

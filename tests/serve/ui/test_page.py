@@ -210,3 +210,21 @@ def test_nothing_there_yet_and_a_server_that_goes(browser, tmp_path, make_server
     assert browser.one("#state").text == "no answer"
     stopping.join(20)
     browser.expected = ["ERR_CONNECTION_REFUSED", "ERR_CONNECTION_RESET", "ERR_EMPTY_RESPONSE", "503"]
+
+
+def test_requests_that_wait_are_seen(browser, tmp_path, make_server):
+    put(tmp_path, "patient", 1, scale(2), "[batching]\nmax_delay = 3.0\n")
+    running = make_server(Config(tmp_path, http_port=0, grpc_port=None, grace=5))
+    browser.open(running.url + "/ui/")
+    browser.text("h2", "patient")
+    asking = [threading.Thread(target=running.infer, args=("patient", [1, 2, 3, 4])) for _ in range(3)]
+    for thread in asking:
+        thread.start()
+    tile = "[...document.querySelectorAll('.tile')].at(-1).innerText"
+    browser.until(f"return {tile}.includes('\\n3\\n')")
+    _, _, metrics = running.ask("GET", "/metrics")
+    assert b'nv_inference_pending_request_count{model="patient",version="1"} 3\n' in metrics
+    for thread in asking:
+        thread.join(10)
+    browser.until(f"return {tile}.includes('\\n0\\n') && {tile}.includes('p99')")
+    assert "p50" in browser.run(f"return {tile}")

@@ -107,7 +107,7 @@ def _families(
     )
     for name, (metric, text) in _DOCUMENTS.items():
         yield metric, "histogram", text, _histograms(seen, name)
-    yield from _triton(seen, [(_labels(model=s["name"], version=s["version"]), s) for s in statistics])
+    yield from _triton(snapshot, seen, [(_labels(model=s["name"], version=s["version"]), s) for s in statistics])
     for name, value in gauges.items():
         yield f"fastinfer_{name}", "gauge", name.replace("_", " ").capitalize(), [("", "", value)]
 
@@ -124,7 +124,7 @@ def _histograms(seen: list[tuple[str, dict[str, Any]]], name: str) -> Iterator[R
 
 
 def _triton(
-    seen: list[tuple[str, dict[str, Any]]], loaded: list[tuple[str, dict[str, Any]]]
+    snapshot: Snapshot, seen: list[tuple[str, dict[str, Any]]], loaded: list[tuple[str, dict[str, Any]]]
 ) -> Iterator[tuple[str, str, str, Iterable[Row]]]:
     for name, text, (part, field), divisor in _TRITON:
         yield name, "unknown", text, [("", labels, s["inference_stats"][part][field] / divisor) for labels, s in loaded]
@@ -137,6 +137,8 @@ def _triton(
         ("nv_inference_exec_count", "Number of model executions performed", "execution_count"),
     ):
         yield name, "unknown", text, [("", labels, s[field]) for labels, s in loaded]
+    waiting = [("", _labels(model=model, version=version), count) for model, version, count in snapshot["waiting"]]
+    yield "nv_inference_pending_request_count", "gauge", "Requests that wait for the model", waiting
     memory = [("", labels, sum(m["byte_size"] for m in s["memory_usage"])) for labels, s in loaded]
     yield "fastinfer_model_memory_bytes", "gauge", "Bytes that a loaded version holds", memory
 

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,9 +73,10 @@ class _Version:
 
 
 class Metrics:
-    """What one process has seen."""
+    """What one process has seen. waiting: requests in the queue of each loaded version, by (model, version)."""
 
-    def __init__(self) -> None:
+    def __init__(self, waiting: Callable[[], Mapping[tuple[str, str], int]] = dict) -> None:
+        self._waiting = waiting
         self._versions: dict[tuple[str, str], _Version] = {}
         self._responses: dict[int, int] = {}
 
@@ -105,10 +107,11 @@ class Metrics:
         return found.histograms[name].quantile(q) if found else 0.0
 
     def snapshot(self) -> Snapshot:
-        """All of it as JSON: {"responses": {status: count}, "versions": [{"model", "version", "outcomes": {...},
-        "histograms": {name: [counts, sum]}}]}"""
+        """All of it as JSON: {"responses": {status: count}, "waiting": [[model, version, count]],
+        "versions": [{"model", "version", "outcomes": {...}, "histograms": {name: [counts, sum]}}]}"""
         return {
             "responses": {str(status): count for status, count in self._responses.items()},
+            "waiting": [[model, version, count] for (model, version), count in self._waiting().items()],
             "versions": [
                 {"model": model, "version": version, "outcomes": dict(v.outcomes),
                  "histograms": {n: [list(h.counts), h.sum] for n, h in v.histograms.items()}}
@@ -126,16 +129,19 @@ def quantiles(request: list[Any], which: Iterable[float]) -> dict[str, float]:
 
 def merge(snapshots: Iterable[Snapshot]) -> Snapshot:
     """The sum of what several workers have seen."""
-    total = Metrics()
+    waiting: Counter[tuple[str, str]] = Counter()
+    total = Metrics(lambda: waiting)
     for snapshot in snapshots:
+        for model, version, count in snapshot["waiting"]:
+            waiting[model, version] += count
         for status, count in snapshot["responses"].items():
             total._responses[int(status)] = total._responses.get(int(status), 0) + count
         for row in snapshot["versions"]:
-            version = total._versions.setdefault((row["model"], row["version"]), _Version())
+            seen = total._versions.setdefault((row["model"], row["version"]), _Version())
             for outcome, count in row["outcomes"].items():
-                version.outcomes[outcome] = version.outcomes.get(outcome, 0) + count
+                seen.outcomes[outcome] = seen.outcomes.get(outcome, 0) + count
             for name, (counts, amount) in row["histograms"].items():
-                histogram = version.histograms[name]
+                histogram = seen.histograms[name]
                 histogram.counts = [a + b for a, b in zip(histogram.counts, counts, strict=True)]
                 histogram.sum += amount
     return total.snapshot()
