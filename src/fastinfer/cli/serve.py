@@ -17,7 +17,12 @@ def serve(
     grpc_port: Annotated[int, typer.Option(help="Port of gRPC; 0 for any free one.")] = 8001,
     no_grpc: Annotated[bool, typer.Option("--no-grpc", help="HTTP alone.")] = False,
     model: Annotated[list[str] | None, typer.Option(help="Serve this model only (may be repeated).")] = None,
-    workers: Annotated[int, typer.Option(help="Processes that share the ports.")] = 1,
+    workers: Annotated[
+        int,
+        typer.Option(
+            help="Processes that share the ports; each has all models, and model.toml says on how many cores."
+        ),
+    ] = 1,
     cache: Annotated[Path | None, typer.Option(help="Folder for compiled programs, for quick starts.")] = None,
     keys: Annotated[list[Path] | None, typer.Option(help="TOML file of API keys (may be repeated).")] = None,
     issuer: Annotated[str, typer.Option(help="Issuer of bearer tokens (OpenID Connect).")] = "",
@@ -48,7 +53,14 @@ def serve(
     log_style: Annotated[str, typer.Option("--log", help="text or json, to standard error.")] = "text",
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
 ) -> None:
-    """Serve models over HTTP and gRPC (Open Inference Protocol)."""
+    """Serve models over HTTP and gRPC (Open Inference Protocol).
+
+    SIGTERM or SIGINT ends it in order: it is not ready at once, goes on for --drain seconds, and answers what is under way
+    within --grace seconds. A second one ends it at once. SIGHUP reads keys, models and settings again.
+
+    Exit codes: 0 it was told to end, 1 its workers crashed again and again, 2 wrong usage, 5 an option, a file or a port that
+    cannot be, 7 a package is missing, 130 or 143 it was told twice.
+    """
     try:
         from fastinfer.serve.config import Config
         from fastinfer.serve.main import main

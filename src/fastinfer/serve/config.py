@@ -3,18 +3,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import os
+import socket
 import ssl
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from fastinfer.errors import InputError
-from fastinfer.serve.access import Gate
+from fastinfer.serve.access import SCOPES, Gate
 from fastinfer.serve.access.keys import KeyFile
 from fastinfer.serve.access.tokens import Issuer
 from fastinfer.serve.errors import ServeError
 from fastinfer.serve.grpc.server import Tls
 from fastinfer.serve.messages import Limits
+from fastinfer.serve.repository.directory import Directory
 from fastinfer.serve.repository.signing import Trust, load_trust
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -59,8 +64,7 @@ class Config:
 
     def check(self) -> None:
         """Raises InputError."""
-        if not Path(self.repository).is_dir():
-            raise InputError(f"the repository '{self.repository}' is not a directory")
+        self._check_repository()
         for name, value, least in (
             ("workers", self.workers, 1),
             ("connections", self.connections, 1),
@@ -75,11 +79,39 @@ class Config:
                 raise InputError(f"port {port}; needed: 0 to 65535")
         if self.workers > 1 and (self.http_port == 0 or self.grpc_port == 0):
             raise InputError("several workers need fixed ports")
+        if self.http_port and self.http_port == self.grpc_port:
+            raise InputError(f"HTTP and gRPC are both given port {self.http_port}; each needs one of its own")
+        if self.workers > 1 and self.shared_memory:
+            raise InputError("shared memory is registered with one process: it needs workers=1")
+        if self.limits.body < 1:
+            raise InputError(f"requests of at most {self.limits.body} bytes; needed: at least 1")
+        self._check_access()
+
+    def _check_repository(self) -> None:
+        repository = Path(self.repository)
+        if not repository.is_dir():
+            raise InputError(f"the repository '{repository}' is not a directory")
+        if not os.access(repository, os.R_OK | os.X_OK):
+            raise InputError(f"the repository '{repository}' cannot be read by this user")
+        if self.models:
+            there = Directory(repository).names()
+            if absent := [m for m in self.models if m not in there]:
+                raise InputError(
+                    f"the repository has no model '{absent[0]}'; it has: {', '.join(there[:20]) or 'none'}"
+                )
+        if self.cache is not None and Path(self.cache).exists() and not Path(self.cache).is_dir():
+            raise InputError(f"the cache '{self.cache}' is not a directory")
+
+    def _check_access(self) -> None:
+        if unknown := sorted(set(self.public) - set(SCOPES)):
+            raise InputError(f"no scope is called {unknown[0]!r}; known: {', '.join(SCOPES)}")
+        if self.public and not self.keys and not self.issuer:
+            raise InputError("public scopes are what callers without keys or tokens may do, and there are neither")
         if (self.certificate is None) != (self.key is None):
             raise InputError("TLS needs both a certificate and its key")
         if self.client_ca is not None and self.certificate is None:
             raise InputError("client certificates are checked over TLS only: a certificate and key are needed")
-        if bool(self.issuer or self.audience) and not (self.issuer and self.audience and self.jwks):
+        if (self.issuer or self.audience or self.jwks) and not (self.issuer and self.audience and self.jwks):
             raise InputError("bearer tokens need an issuer, an audience and the provider's keys (JWKS)")
         if self.host not in LOOPBACK and self.open and not self.insecure:
             raise InputError(
@@ -112,13 +144,31 @@ class Config:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         try:
-            context.load_cert_chain(self.certificate, self.key)
+            # Without a password here OpenSSL would ask the terminal for an encrypted key's.
+            context.load_cert_chain(self.certificate, self.key, password="")
             if self.client_ca is not None:
                 context.load_verify_locations(self.client_ca)
                 context.verify_mode = ssl.CERT_REQUIRED
         except (OSError, ssl.SSLError) as e:
-            raise InputError(f"certificate '{self.certificate}', key or client CA: {e}") from None
+            raise InputError(self._tls_fault(e)) from None
         return context
+
+    def _tls_fault(self, error: OSError) -> str:
+        """Which of the files it is, in words: OpenSSL names none."""
+        for what, path in (("certificate", self.certificate), ("key", self.key), ("client CA", self.client_ca)):
+            if path is None:
+                continue
+            try:
+                text = Path(path).read_bytes()
+            except OSError as e:
+                return f"the {what} '{path}' cannot be read: {e.strerror}"
+            if b"-----BEGIN " not in text:
+                return f"the {what} '{path}' is not in PEM form"
+            if what == "key" and b"ENCRYPTED" in text:
+                return f"the key '{path}' is encrypted; needed: one without a password"
+        if getattr(error, "reason", "") == "KEY_VALUES_MISMATCH":
+            return f"the key '{self.key}' is not that of the certificate '{self.certificate}'"
+        return f"certificate '{self.certificate}', key '{self.key}' or client CA: {error}"
 
     def grpc_tls(self) -> Tls | None:
         if self.certificate is None or self.key is None:
@@ -128,3 +178,15 @@ class Config:
             return Tls(self.certificate.read_bytes(), self.key.read_bytes(), ca)
         except OSError as e:
             raise InputError(f"certificate '{self.certificate}', key or client CA: {e.strerror}") from None
+
+
+@contextlib.contextmanager
+def taken(what: str, host: str, port: int) -> Iterator[None]:
+    """An address that cannot be listened on, as InputError."""
+    try:
+        yield
+    except OSError as e:
+        reason = {errno.EADDRINUSE: "somebody else listens there", errno.EACCES: "this user may not use the port",
+                  errno.EADDRNOTAVAIL: "it is no address of this machine"}  # fmt: skip
+        text = "no such host is known" if isinstance(e, socket.gaierror) else reason.get(e.errno or 0, str(e))
+        raise InputError(f"{what} cannot listen on {host}, port {port}: {text}") from None

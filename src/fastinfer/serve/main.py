@@ -14,7 +14,7 @@ from fastinfer.serve.workers import parent
 
 
 def main(config: Config, log_style: str, log_level: str) -> None:
-    """Returns when the server has ended. Raises InputError, OSError."""
+    """Returns when the server has ended. Raises InputError, CrashLoop."""
     config.check()
     logs.configure(log_style, log_level)
     run_loop(server.run(config) if config.workers == 1 else parent.run(config, log_style, log_level))

@@ -13,7 +13,7 @@ from typing import Any
 
 from fastinfer.errors import InputError
 from fastinfer.serve import admin
-from fastinfer.serve.config import Config
+from fastinfer.serve.config import Config, taken
 from fastinfer.serve.errors import ServeError
 from fastinfer.serve.grpc.server import GrpcServer
 from fastinfer.serve.http.app import App
@@ -91,7 +91,7 @@ class Server:
             log.warning("abandoned uploads cannot be looked for: %s", e.strerror)
 
     async def listen(self, sockets: Sequence[socket.socket] | None = None, reuse_port: bool = False) -> None:
-        """sockets: bound ones for HTTP, instead of the configured address. Raises OSError, InputError."""
+        """sockets: bound ones for HTTP, instead of the configured address. Raises InputError."""
         c = self.config
         transfers = Transfers(c.repository, self._uploads, c.limits)
         more = [*routes(self.operations, c.limits, c.page), *transfers.routes()]
@@ -102,7 +102,8 @@ class Server:
         self._http = HttpServer(
             app, c.host, c.http_port, sockets=sockets, ssl=self._ssl, rules=Rules(connections=c.connections)
         )
-        await self._http.start()
+        with taken("HTTP", c.host, c.http_port):
+            await self._http.start()
         self.http_port = self._http.addresses[0][1]
         if c.grpc_port is not None:
             self._grpc = GrpcServer(

@@ -12,8 +12,7 @@ import socket
 import sys
 from pathlib import Path
 
-from fastinfer.errors import InputError
-from fastinfer.serve.config import Config
+from fastinfer.serve.config import Config, taken
 from fastinfer.serve.signals import Signals
 from fastinfer.serve.workers.supervisor import Supervisor
 
@@ -21,7 +20,7 @@ log = logging.getLogger("fastinfer.serve.workers")
 
 
 async def run(config: Config, log_style: str, log_level: str) -> None:
-    """Serves until SIGTERM or SIGINT. Raises CrashLoop, OSError, InputError."""
+    """Serves until SIGTERM or SIGINT. Raises CrashLoop, InputError."""
     check(config)
     listening = listen(config.host, config.http_port)
     try:
@@ -56,8 +55,6 @@ async def _supervise(config: Config, listening: socket.socket, style: list[str])
 
 def check(config: Config) -> None:
     """What each worker would fail with, said once and before any is started. Raises InputError."""
-    if config.shared_memory:
-        raise InputError("shared memory is registered with one process: it needs workers=1")
     as_json(config)
     config.gate()
     config.trust()
@@ -66,18 +63,20 @@ def check(config: Config) -> None:
 
 
 def reserve(host: str, port: int) -> None:
-    """Raises OSError when somebody has gRPC's port: the workers share it, so they would share it with him too."""
+    """Raises InputError when somebody has gRPC's port: the workers share it, so they would share it with him too."""
     with socket.socket(_family(host), socket.SOCK_STREAM) as s:
         s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        s.bind((host, port))
+        with taken("gRPC", host, port):
+            s.bind((host, port))
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket that all workers take connections from."""
+    """A listening socket that all workers take connections from. Raises InputError."""
     s = socket.socket(_family(host), socket.SOCK_STREAM)
     try:
         s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        s.bind((host, port))
+        with taken("HTTP", host, port):
+            s.bind((host, port))
         s.listen(2048)
         s.set_inheritable(True)
     except BaseException:
