@@ -11,7 +11,7 @@ from small_models import F, _model, accumulate, echo, mlp, pick, put, scale, two
 
 from fastinfer.serve.access.keys import digest_of
 
-ADMIN, READER, NARROW = "fi_admin-key", "fi_reader-key", "fi_narrow-key"
+ADMIN, READER, NARROW, BLIND = "fi_admin-key", "fi_reader-key", "fi_narrow-key", "fi_blind-key"
 MARKUP = "<img src=x onerror=\"document.title='taken'\"> & <b>bold</b>"
 
 
@@ -60,7 +60,7 @@ def fill(root):
 
 def write_keys(path):
     rows = [("operator", ADMIN, ["infer", "read", "admin", "metrics"], ["*"]), ("reader", READER, ["infer", "read"], ["*"]),
-            ("narrow", NARROW, ["read", "infer"], ["double"])]  # fmt: skip
+            ("narrow", NARROW, ["read", "infer"], ["double"]), ("blind", BLIND, ["infer"], ["*"])]  # fmt: skip
     path.write_text("".join(
         f"[[key]]\nname = {json.dumps(n)}\nsha256 = '{digest_of(k)}'\nscopes = {json.dumps(s)}\nmodels = {json.dumps(m)}\n"
         for n, k, s, m in rows

@@ -4,7 +4,7 @@
 import json
 
 import pytest
-from shown_models import ADMIN, NARROW, READER
+from shown_models import ADMIN, BLIND, NARROW, READER
 
 
 def version(server):
@@ -149,6 +149,14 @@ def test_the_key_stays_in_the_tab(page, guarded):
 def test_a_wrong_key(page):
     browser = page("fi_wrong")
     assert "not valid" in browser.text("#detail", "The key was not accepted")
+    browser.expected.append("status of 403")
+    enter(browser, BLIND)
+    assert "lacks the scope 'read'" in browser.text("#detail", "This key may not see the models")
+    browser.one("#who").click()
+    browser.one("#key").type("schlüssel")
+    browser.one("dialog .main").click()
+    browser.text("dialog .bad", "ASCII")
+    browser.one("dialog button[type=button]").click()
     enter(browser, READER)
     browser.text("h2", "double")
 

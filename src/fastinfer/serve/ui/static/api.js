@@ -20,7 +20,7 @@ export class ServerError extends Error {
 }
 
 async function send(method, path, headers, body) {
-  const own = key.get() ? { "X-API-Key": key.get() } : {};
+  const own = key.get() ? { Authorization: `Bearer ${key.get()}` } : {}; // a key or a token: the server takes both so
   let response;
   try {
     response = await fetch(ROOT + path, { method, headers: { ...headers, ...own }, body, credentials: "omit", redirect: "error" });

@@ -119,8 +119,8 @@ function refused(error) {
   tell("");
   $("nav").hidden = true;
   drawCaller(null);
-  const known = api.key.get() ? "The key was not accepted" : "An API key is needed";
-  instead(known, element("p", { class: "quiet" }, error.message), element("button", { class: "main", onclick: enterKey, type: "button" }, "Enter API key"));
+  const given = api.key.get() ? "The key was not accepted" : "An API key is needed";
+  instead(error.status === 403 ? "This key may not see the models" : given, element("p", { class: "quiet" }, error.message), element("button", { class: "main", onclick: enterKey, type: "button" }, "Enter API key"));
 }
 
 async function refresh() {
@@ -141,8 +141,13 @@ async function enterKey() {
   const input = element("input", { type: "password", id: "key", autocomplete: "off", spellcheck: "false", required: true });
   const forget = element("button", { type: "button", onclick: () => { api.key.set(""); input.closest("dialog").close(); refresh(); } }, "Forget key");
   const body = element("div", {}, element("p", { class: "quiet" }, "It stays in this tab until it is closed, and goes to this server only."),
-    element("label", { for: "key" }, "API key ", input));
-  await ask({ title: "API key", confirm: "Use key", body, more: api.key.get() ? [forget] : [], act: async () => api.key.set(input.value.trim()) });
+    element("label", { for: "key" }, "API key or bearer token ", input));
+  const use = async () => {
+    const value = input.value.trim();
+    if (!/^[!-~]+$/.test(value)) throw new Error("Keys have letters, digits and signs of ASCII only, and no spaces.");
+    api.key.set(value);
+  };
+  await ask({ title: "API key", confirm: "Use key", body, more: api.key.get() ? [forget] : [], act: use });
   await refresh();
 }
 

@@ -15,7 +15,7 @@ const plain = ({ datatype, values }) => Array.from(values, (v) => (typeof v === 
 function command(model, version, inputs, parameters) {
   const rows = inputs.map((t) => ({ name: t.name, datatype: t.datatype, shape: t.shape, data: nest(plain(t), t.shape) }));
   const body = JSON.stringify({ ...(Object.keys(parameters).length ? { parameters } : {}), inputs: rows });
-  const access = key.get() ? ' -H "X-API-Key: $KEY"' : "";
+  const access = key.get() ? ' -H "Authorization: Bearer $KEY"' : "";
   return `curl ${new URL(inferPath(model, version), location.origin)}${access} \\\n  -d '${body.replaceAll("'", "'\\''")}'`;
 }
 
