@@ -161,3 +161,40 @@ def test_who_reads_while_versions_come_and_go_sees_whole_ones(tmp_path):
         finally:
             done.set()
         reader.result()
+
+
+@pytest.mark.parametrize("failing", ["fsync", "write"])
+def test_a_change_that_cannot_be_noted_did_not_happen(tmp_path, monkeypatch, failing):
+    log = Log(tmp_path)
+    log.change("m", "promote", lambda live: live.promote("1"))
+    real = getattr(os, failing)
+
+    def full(fd, *data):
+        if os.readlink(f"/proc/self/fd/{fd}") != str(log.path):
+            return real(fd, *data)
+        if failing == "write" and len(data[0]) > 20:
+            return real(fd, data[0][:20])  # a part of it fits
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as m:
+        m.setattr(os, failing, full)
+        assert kind_of(log.change, "m", "promote", lambda live: live.promote("2")) is Kind.UNAVAILABLE
+    assert log.live("m").stable == "1" == Log(tmp_path).live("m").stable
+    assert len(log.path.read_bytes().splitlines()) == 1
+    log.change("m", "promote", lambda live: live.promote("3"))
+    log.verify()
+    assert Log(tmp_path).live("m").stable == "3"
+
+
+def test_a_log_that_was_put_back(tmp_path):
+    """Of a backup, or a line that its writer took back: what is read on begins where the file still is what was read."""
+    log = Log(tmp_path)
+    for v in "123":
+        log.change("m", "promote", lambda live, v=v: live.promote(v))
+    before = log.path.read_bytes()
+    lines = before.splitlines(keepends=True)
+    assert log.live("m").stable == "3"
+    log.path.write_bytes(b"".join(lines[:2]))
+    Log(tmp_path).change("m", "promote", lambda live: live.promote("12345"))
+    assert len(log.path.read_bytes()) > len(before)
+    assert log.live("m").stable == "12345" and len(log.entries()) == 3

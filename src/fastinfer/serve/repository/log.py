@@ -119,6 +119,7 @@ class Log:
         self.path = root / OWN / "log.jsonl"
         self._entries: list[Entry] = []
         self._read = 0  # bytes
+        self._last = b""  # the line that ends there
         self._reading = threading.Lock()  # two readers would count the same lines twice
 
     def entries(self, model: str = "") -> list[Entry]:
@@ -134,13 +135,18 @@ class Log:
 
     def _read_on(self) -> None:
         with open(self.path, "rb") as f:
-            if os.fstat(f.fileno()).st_size < self._read:
-                self._entries, self._read = [], 0
-            f.seek(self._read)
+            f.seek(self._read - len(self._last))
             new = f.read()
+            if not new.startswith(self._last):  # another file, or a line that its writer took back
+                self._entries, self._read, self._last = [], 0, b""
+                f.seek(0)
+                new = f.read()
+        new = new[len(self._last) :]
         whole = new[: new.rfind(b"\n") + 1]  # a line without its end is still being written, or was torn
-        self._entries += [entry for line in whole.splitlines() if (entry := _entry(line)) is not None]
+        lines = whole.splitlines(keepends=True)
+        self._entries += [entry for line in lines if (entry := _entry(line)) is not None]
         self._read += len(whole)
+        self._last = lines[-1] if lines else self._last
 
     def live(self, model: str) -> Live:
         return next((e.live for e in reversed(self.entries(model)) if e.live is not None), Live())
@@ -223,9 +229,14 @@ def _append(f: Any, entry: Entry) -> None:
     f.truncate(end)  # a line that a crash tore was never acknowledged
     value = {k: v for k, v in vars(entry).items() if v} | ({"live": entry.live.as_json()} if entry.live else {})
     value["previous"] = hashlib.sha256(last).hexdigest() if last else ""
-    f.write(json.dumps(value, separators=(",", ":")).encode() + b"\n")
-    f.flush()
-    os.fsync(f.fileno())
+    line = memoryview(json.dumps(value, separators=(",", ":")).encode() + b"\n")
+    try:  # past f's buffer, which would try again when it is closed
+        while len(line):
+            line = line[os.write(f.fileno(), line) :]
+        os.fsync(f.fileno())
+    except OSError:
+        os.ftruncate(f.fileno(), end)  # what was not acknowledged is not there
+        raise
 
 
 def _last_line(f: Any) -> tuple[bytes, int]:
