@@ -112,9 +112,11 @@ def _object(entry: Any, where: str, keys: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _seconds(value: Any, where: str) -> float:
-    if isinstance(value, str) and value.isdigit():  # protobuf's JSON writes 64-bit integers as strings
+    if (
+        isinstance(value, str) and value.isascii() and value.isdigit()
+    ):  # protobuf's JSON writes 64-bit integers as strings
         value = int(value[:19])
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 63:
         raise wrong(where, value, "microseconds")
     return value / 1e6
 

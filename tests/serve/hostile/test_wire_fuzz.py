@@ -10,66 +10,20 @@ import socket
 
 import numpy as np
 import pytest
+from damage import damaged, edited
 from tritonclient.grpc import service_pb2
 
 from fastinfer.serve.errors import ServeError
 from fastinfer.serve.grpc import codec
 from fastinfer.serve.http.decode import decode_plain, decode_raw, decode_request
 from fastinfer.serve.messages import InferRequest, Limits
+from fastinfer.serve.overrides import read as read_load
 from fastinfer.serve.regions import SYSTEM_OFF
 from fastinfer.serve.repository.settings import Settings, overlay, parse
 
 ROUNDS = int(os.environ.get("FUZZ_ROUNDS", "3000"))
 SEED = int(os.environ.get("FUZZ_SEED", "1"))
 LIMITS = Limits(body=1 << 20, json=1 << 16, json_depth=8, tensors=16)
-WEIRD = [
-    None, True, False, 0, -1, 1, 2, 255, 2**31, 2**32, -(2**31), 2**63 - 1, 2**63, -(2**63), 2**64, 10**30, 0.5, -0.0, 1e308,
-    "", "x", "y", "NaN", "Infinity", "FP32", "BYTES", "BF16", "\x00", "\ud7ff", "a" * 300, [], [[]], [1, [2]], {}, {"name": "x"},
-]  # fmt: skip
-
-
-def damaged(rng, data, splices=()):
-    """Some bytes changed, cut, doubled or replaced by what has a meaning."""
-    data = bytearray(data)
-    for _ in range(rng.choice((1, 1, 2, 5))):
-        at = rng.randrange(len(data) + 1)
-        kind = rng.randrange(6)
-        if kind == 0 and at < len(data):
-            data[at] = rng.randrange(256)
-        elif kind == 1 and at < len(data):
-            data[at] ^= 1 << rng.randrange(8)
-        elif kind == 2:
-            del data[at : at + rng.choice((1, 2, 9))]
-        elif kind == 3:
-            data[at:at] = data[max(0, at - rng.choice((1, 4, 20))) : at] * rng.choice((1, 3))
-        elif kind == 4 and splices:
-            data[at : at + rng.choice((0, 1, 5))] = rng.choice(splices)
-        else:
-            data = data[: rng.randrange(len(data) + 1)]
-    return bytes(data)
-
-
-def edited(rng, value):
-    """A JSON value with one part of it changed."""
-    if isinstance(value, dict) and value and rng.random() < 0.9:
-        key = rng.choice(list(value))
-        if rng.random() < 0.1:
-            value[rng.choice(("name", "data", "parameters", "outputs", key + "x"))] = value.pop(key)
-        else:
-            value[key] = edited(rng, value[key])
-        return value
-    if isinstance(value, list) and value and rng.random() < 0.85:
-        at, kind = rng.randrange(len(value)), rng.random()
-        if kind < 0.1:
-            value.insert(at, json.loads(json.dumps(rng.choice(value))))
-        elif kind < 0.2:
-            value.pop(at)
-        else:
-            value[at] = edited(rng, value[at])
-        return value
-    if type(value) is int and rng.random() < 0.5:
-        return value + rng.choice((-2, -1, 1, 4))
-    return copy.deepcopy(rng.choice(WEIRD))
 
 
 def sane(request):
@@ -236,6 +190,35 @@ def test_model_toml():
         try:
             if isinstance(table, dict):
                 overlay(Settings(), table, "config")
+        except ServeError as e:
+            assert str(e)
+    assert 0 < taken < ROUNDS
+
+
+CONFIG = {
+    "name": "m", "platform": "p", "max_batch_size": 4, "version_policy": {"latest": {"num_versions": 2}},
+    "dynamic_batching": {"max_queue_delay_microseconds": 5, "default_queue_policy": {"max_queue_size": 3, "default_timeout_microseconds": "7"}},
+    "instance_group": [{"count": 1, "kind": "KIND_CPU"}], "input": [{"name": "x", "data_type": "TYPE_FP32", "dims": [3]}],
+    "parameters": {"owner": {"string_value": "b"}, "label.a": {"string_value": "c"}},
+    "sequence_batching": {"max_sequence_idle_microseconds": 5, "state": [{"input_name": "a", "output_name": "b"}]},
+}  # fmt: skip
+
+
+def test_load_requests():
+    """Triton's ModelConfig as a parameter, and files."""
+    rng, taken = random.Random(SEED), 0
+    for _ in range(ROUNDS):
+        config = copy.deepcopy(CONFIG)
+        for _ in range(rng.choice((1, 2, 4))):
+            config = edited(rng, config)
+        parameters = {"config": json.dumps(config), "file:1/model.onnx": "AAAA"}
+        if rng.random() < 0.3:
+            parameters = edited(rng, parameters)
+        try:
+            if isinstance(parameters, dict):
+                given = read_load(parameters, rng.random() < 0.8)
+                assert isinstance(given.apply(Settings()), Settings)
+                taken += 1
         except ServeError as e:
             assert str(e)
     assert 0 < taken < ROUNDS
