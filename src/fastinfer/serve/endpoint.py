@@ -121,7 +121,8 @@ class Endpoint:
             if not isinstance(e, Exception):  # the client has gone
                 self._note(request, "cancelled", took, False)
                 raise
-            raise self._failed(e, took, request) from e
+            # No name for it here, and no cause that is itself: it would hold this frame, and this frame the request.
+            raise self._failed(e, took, request) from (None if isinstance(e, ServeError) else e)
         finally:
             self._leases -= 1
             if not self._leases:

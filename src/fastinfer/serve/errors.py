@@ -71,3 +71,15 @@ def as_serve_error(error: BaseException, request_id: str = "") -> ServeError:
         return ServeError(Kind.INTERNAL, f"the model failed: {error}")
     log.error("unforeseen error in request %r", request_id, exc_info=error)
     return ServeError(Kind.INTERNAL, f"an internal error, logged by the server ({type(error).__name__})")
+
+
+def forget(error: BaseException | None) -> None:
+    """Lets go of the frames of an error that was answered, and of those that caused it. They hold the request's tensors, and
+    often the error itself: a circle that stays until the garbage collector comes by, which counts objects and not bytes.
+
+    Frames are not cleared: some are of tasks that go on, such as the batcher's, which gave the same error to many."""
+    seen = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__

@@ -1,6 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """No way around the gate of a whole server: every route and call, however its name is written."""
 
+import resource
+import time
+from pathlib import Path
+
+import grpc
 import numpy as np
 import pytest
 from clients import KINDS, Client
@@ -96,3 +101,47 @@ def test_probes_and_the_page_need_no_key(locked):
         "/ui/..%2f__init__.py",
     ):
         assert ask(locked, f"GET {path} HTTP/1.1")[0] in (400, 404)
+
+
+# ------------------------------------------------------------------------------------------------- gRPC before any key
+
+PROBES = ["/inference.GRPCInferenceService/ServerLive", "/inference.GRPCInferenceService/ServerReady"]
+
+
+def resident(server):
+    return int(Path(f"/proc/{server.process.pid}/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+@pytest.mark.parametrize("path", [*PROBES, "/inference.GRPCInferenceService/ModelInfer"])
+def test_large_messages_of_strangers_are_not_held(locked, path):
+    """20 calls with 40 MB each: they are answered without being read. (A health check has to be read to be answered; one
+    at a time of each connection is.)"""
+    before = resident(locked)
+    with grpc.insecure_channel(locked.grpc, [("grpc.max_send_message_length", -1)]) as channel:
+        call = channel.unary_unary(path)
+        calls = [call.future(bytes(40 << 20), timeout=60) for _ in range(20)]
+        highest = 0
+        while not all(c.done() for c in calls):
+            highest = max(highest, resident(locked))
+            time.sleep(0.01)
+        assert {c.code().name for c in calls} <= {"OK", "UNAUTHENTICATED"}
+    assert highest - before < 250 << 20, (highest - before) >> 20
+
+
+def test_watches_do_not_take_the_places_of_calls(locked):
+    """Of 600 streams that need no key, some are refused; calls go on."""
+    with grpc.insecure_channel(locked.grpc) as channel:
+        watch = channel.unary_stream("/grpc.health.v1.Health/Watch")
+        watches = [watch(b"", timeout=30) for _ in range(600)]
+        codes = []
+        for w in watches:
+            try:
+                assert next(w) == b"\x08\x01"
+            except grpc.RpcError as e:
+                codes.append(e.code().name)
+        assert codes == ["UNAVAILABLE"] * (600 - 512)
+        assert channel.unary_unary("/grpc.health.v1.Health/Check")(b"", timeout=10) == b"\x08\x01"
+        for w in watches:
+            w.cancel()
+    with Client("grpc", locked.grpc) as client:
+        assert client.is_server_live() and client.is_model_ready("double", headers=bearer("boss"))

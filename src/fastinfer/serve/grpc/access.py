@@ -29,11 +29,11 @@ _NEEDS = {
     "infer": ("ModelInfer", "ModelStreamInfer"),
     "read": ("ServerMetadata", "ModelReady", "ModelMetadata", "ModelConfig", "ModelStatistics", "RepositoryIndex"),
 }
-_PROBES = ("ServerLive", "ServerReady")
+PROBES = ("ServerLive", "ServerReady")
 SCOPES: dict[str, str | None] = {
     **dict.fromkeys((f"/{schema.SERVICE}/{name}" for name in schema.METHODS), "admin"),
     **{f"/{schema.SERVICE}/{name}": scope for scope, names in _NEEDS.items() for name in names},
-    **dict.fromkeys((f"/{schema.SERVICE}/{name}" for name in _PROBES), None),
+    **dict.fromkeys((f"/{schema.SERVICE}/{name}" for name in PROBES), None),
     **dict.fromkeys((f"/{HEALTH}/{name}" for name in ("Check", "Watch")), None),
     f"/{REFLECTION}/ServerReflectionInfo": "read",
 }

@@ -7,7 +7,7 @@ from typing import NoReturn
 
 import grpc
 
-from fastinfer.serve.errors import as_serve_error
+from fastinfer.serve.errors import as_serve_error, forget
 
 # Bytes of a text. Clients take 8 KiB of metadata, and each byte that is not ASCII is three on the wire.
 MAX_TEXT = 2048
@@ -23,8 +23,10 @@ def _short(text: str) -> str:
 
 
 async def fail(context: grpc.aio.ServicerContext, error: BaseException, request_id: str = "") -> NoReturn:
-    """Ends the call with what the client is told of `error`."""
+    """Ends the call with what the client is told of `error`. What its frames hold, such as the request's message, is let
+    go: gRPC keeps the exception that ends a call in a circle with the call, until the garbage collector comes by."""
     told = as_serve_error(error, request_id)
+    forget(error)
     metadata: tuple[tuple[str, str], ...] = ()
     if told.retry_after is not None:
         metadata = (("grpc-retry-pushback-ms", str(int(told.retry_after * 1000))),)

@@ -17,6 +17,8 @@ from fastinfer.serve.grpc.access import HEALTH
 from fastinfer.serve.grpc.failure import fail
 
 SERVICES = ("", schema.SERVICE)
+PROMPT = 1.0  # seconds
+WATCHES = 512  # all calls together are bounded too: those who watch may not take all places
 
 
 class Health(grpc.GenericRpcHandler):
@@ -26,9 +28,12 @@ class Health(grpc.GenericRpcHandler):
         self._ready = ready
         self._stopped = False
         self._changed = asyncio.Event()
+        self._watches = 0
+        self._turns: dict[str, asyncio.Lock] = {}  # by connection
         self._handlers = {
-            f"/{HEALTH}/Check": grpc.unary_unary_rpc_method_handler(self._check),
-            f"/{HEALTH}/Watch": grpc.unary_stream_rpc_method_handler(self._watch),
+            # As streams, so that we read the request, and not gRPC, which would wait for all of a large one.
+            f"/{HEALTH}/Check": grpc.stream_unary_rpc_method_handler(self._check),
+            f"/{HEALTH}/Watch": grpc.stream_stream_rpc_method_handler(self._watch),
         }
 
     def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
@@ -50,19 +55,22 @@ class Health(grpc.GenericRpcHandler):
         serving = not self._stopped and self._ready()
         return HealthCheckResponse.SERVING if serving else HealthCheckResponse.NOT_SERVING
 
-    async def _check(self, raw: bytes, context: Any) -> bytes:
+    async def _check(self, requests: Any, context: Any) -> bytes:
         try:
-            status = self._status(_service(raw))
+            status = self._status(await self._service(context))
             if status == HealthCheckResponse.SERVICE_UNKNOWN:
                 raise ServeError(Kind.NOT_FOUND, f"the services here are {', '.join(map(repr, SERVICES))}")
             return HealthCheckResponse(status=status).SerializeToString()
         except Exception as error:
             await fail(context, error)
 
-    async def _watch(self, raw: bytes, context: Any) -> None:
+    async def _watch(self, requests: Any, context: Any) -> None:
         last = None
+        self._watches += 1
         try:
-            service = _service(raw)
+            if self._watches > WATCHES:
+                raise ServeError(Kind.UNAVAILABLE, f"{WATCHES} clients are watching, as many as may", retry_after=10)
+            service = await self._service(context)
             while True:
                 changed = self._changed
                 status = self._status(service)
@@ -74,10 +82,24 @@ class Health(grpc.GenericRpcHandler):
                 await changed.wait()
         except Exception as error:
             await fail(context, error)
+        finally:
+            self._watches -= 1
 
-
-def _service(raw: bytes) -> str:
-    try:
-        return HealthCheckRequest.FromString(raw).service
-    except DecodeError:
-        raise wire.malformed() from None
+    async def _service(self, context: Any) -> str:
+        """The service that is asked for. Whoever asks has shown no key, and a thousand requests of the size that is allowed
+        would fill the memory: one at a time is read of a connection, and not waited for if it is not there at once."""
+        turn = self._turns.setdefault(peer := context.peer(), asyncio.Lock())
+        try:
+            async with turn:
+                raw = await asyncio.wait_for(context.read(), PROMPT)
+        except (asyncio.TimeoutError, TimeoutError):
+            raise ServeError(Kind.REQUEST_TIMEOUT, "the request came too slowly") from None
+        finally:
+            if not turn.locked():
+                self._turns.pop(peer, None)
+        try:
+            if raw is grpc.aio.EOF:
+                raise wire.malformed()
+            return HealthCheckRequest.FromString(raw).service
+        except DecodeError:
+            raise wire.malformed() from None

@@ -15,9 +15,9 @@ from google.protobuf.json_format import ParseDict
 from google.protobuf.message import DecodeError
 
 from fastinfer.serve.access import Caller, Gate
-from fastinfer.serve.errors import Kind, ServeError
+from fastinfer.serve.errors import Kind, ServeError, forget
 from fastinfer.serve.grpc import codec, schema, settings, wire
-from fastinfer.serve.grpc.access import CALLER, CREDENTIALS, SCOPES
+from fastinfer.serve.grpc.access import CALLER, CREDENTIALS, PROBES, SCOPES
 from fastinfer.serve.grpc.contents import read_parameters
 from fastinfer.serve.grpc.failure import fail
 from fastinfer.serve.grpc.stream import Streams
@@ -57,6 +57,8 @@ class Servicer(grpc.GenericRpcHandler):
         special = {
             "ModelInfer": grpc.unary_unary_rpc_method_handler(self.infer),
             "ModelStreamInfer": grpc.stream_stream_rpc_method_handler(self.streams.run),
+            # Who asks has shown no key, so what is sent along is not read: it may be large. Their requests are empty.
+            **{n: grpc.stream_unary_rpc_method_handler(self._probe(n)) for n in PROBES},
         }
         self._handlers = {
             f"/{schema.SERVICE}/{name}": special.get(name) or grpc.unary_unary_rpc_method_handler(self._unary(name))
@@ -75,14 +77,17 @@ class Servicer(grpc.GenericRpcHandler):
         try:
             return await self._run(raw, context, streamed=False)
         except Exception as error:
-            await fail(context, error, codec.identity(raw, self._limits))
+            request_id, raw = codec.identity(raw, self._limits), b""  # see fail()
+            await fail(context, error, request_id)
 
     async def _answer(self, raw: bytes, context: Context) -> bytes:
         """One message of a stream; what is wrong with it is told in its answer."""
         try:
             return await self._run(raw, context, streamed=True)
         except Exception as error:
-            return codec.encode_error(error, codec.identity(raw, self._limits))
+            answer = codec.encode_error(error, codec.identity(raw, self._limits))
+            forget(error)
+            return answer
 
     async def _run(self, raw: bytes, context: Context, streamed: bool) -> bytes:
         self._held += len(raw)
@@ -140,7 +145,16 @@ class Servicer(grpc.GenericRpcHandler):
                     fields = await fields
                 return ParseDict(fields, response_class(), ignore_unknown_fields=True).SerializeToString()
             except Exception as error:
+                raw = message = b""  # see fail()
                 await fail(context, error)
+
+        return handle
+
+    def _probe(self, name: str) -> Callable[[Any, Context], Awaitable[bytes]]:
+        answer = self._unary(name)
+
+        async def handle(requests: Any, context: Context) -> bytes:
+            return await answer(b"", context)
 
         return handle
 

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from fastinfer.serve.access import ANYONE, Caller, Gate
-from fastinfer.serve.errors import Kind, ServeError, as_serve_error
+from fastinfer.serve.errors import Kind, ServeError, as_serve_error, forget
 from fastinfer.serve.http import openapi, origin
 from fastinfer.serve.http.body import (
     Disconnected,
@@ -137,6 +137,7 @@ class App:
             raise
         except Exception as e:
             reply = failure(as_serve_error(e))
+            forget(e)
         finally:
             self._held.used -= held
         self._responded(reply[0])
