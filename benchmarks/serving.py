@@ -14,6 +14,7 @@ import argparse
 import base64
 import contextlib
 import datetime
+import functools
 import json
 import os
 import platform
@@ -38,14 +39,14 @@ import fastinfer as fi
 from fastinfer.cli.doctor import cpu_name
 
 RESULTS = Path(__file__).parent / "results"
-OURS, JSON, PEERS = "fastinfer", "fastinfer, JSON", ("MLServer", "LitServe")
+OURS, JSON, PEERS, BARE = "fastinfer", "fastinfer, JSON", ("MLServer", "LitServe"), "bare handler"
 TOLERANCE = 1e-3  # of the largest output
 LONGEST = 128  # tokens; longer sentences are cut, as models of this kind do
 
 
 @dataclass(frozen=True)
 class Case:
-    """lengths: of the texts; none for a model that takes no text."""
+    """lengths: of the texts; none for a model that takes no text. grpc: over gRPC, against a handler that does nothing."""
 
     name: str
     model: str
@@ -53,6 +54,7 @@ class Case:
     threads: int
     lengths: tuple[int, ...] = ()
     requests: int = 64
+    grpc: bool = False
 
     def feeds(self) -> list[dict[str, np.ndarray]]:
         rng = np.random.default_rng(5)
@@ -70,6 +72,8 @@ def cases(threads: int) -> list[Case]:
     return [
         Case("mlp, 1 client", "mlp_dynamic", 1, 1),
         Case("mlp, 32 clients", "mlp_dynamic", 32, 1),
+        Case("grpc, mlp, 1 client", "mlp_dynamic", 1, 1, grpc=True),
+        Case("grpc, mlp, 32 clients", "mlp_dynamic", 32, 1, grpc=True),
         Case("minilm, texts of 32 tokens", "minilm_l6_embedding", 32, threads, (32,) * 64),
         Case(f"minilm, ragged texts, {statistics.mean(ragged):.0f} of {max(ragged)} tokens", "minilm_l6_embedding", 32, threads, ragged),
     ]  # fmt: skip
@@ -83,13 +87,18 @@ class Entry:
     start: Callable[..., Any]
     encode: Callable[[str, requests.Feed], bytes]
     batch: int = 1
+    checked: bool = True
     padded: bool = False  # the client pads to the longest text there is, so that texts can share a batch
     runs: list[dict] = field(default_factory=list)
     error: float = 0.0
     refused: str = ""
 
 
-def entries(case: Case) -> list[Entry]:
+def entries(case: Case, reference: np.ndarray, output: str) -> list[Entry]:
+    """reference: of the case's first feed, the output of this name."""
+    if case.grpc:
+        bare = functools.partial(servers.bare_grpc, answer=requests.grpc_answer(case.model, output, reference))
+        return [Entry(OURS, servers.fastinfer, requests.grpc, 32), Entry(BARE, bare, requests.grpc, checked=False)]
     several = case.connections > 1
     made = [Entry(OURS, servers.fastinfer, requests.binary, 32), Entry(JSON, servers.fastinfer, requests.protocol, 32)]
     made += [
@@ -109,19 +118,19 @@ def padded(feed: requests.Feed) -> dict[str, np.ndarray]:
 
 def one_turn(port: int, wanted: list[bytes], case: Case, seconds: float) -> dict:
     plan = client.Plan(port, wanted, case.connections, seconds=seconds)
-    program = [sys.executable, str(Path(client.__file__))]
+    program = [sys.executable, str(Path(client.__file__).with_name("grpc_client.py" if case.grpc else "client.py"))]
     done = subprocess.run(program, input=plan.as_json(), capture_output=True, text=True, timeout=seconds + 120)
     if done.returncode:
         raise RuntimeError(f"the load generator failed: {done.stderr[-2000:]}")
     return json.loads(done.stdout)
 
 
-def check(row: dict, reference: list[np.ndarray]) -> float:
+def check(row: dict, reference: list[np.ndarray], read: Callable[[bytes], np.ndarray]) -> float:
     """The largest difference of the answers of one turn from ONNX Runtime's, relative to its largest output."""
     worst = 0.0
     for index, text in row.pop("answers").items():
         expected = reference[int(index)]
-        given = requests.output(base64.b64decode(text))
+        given = read(base64.b64decode(text))
         if given.shape != expected.shape:
             return float("inf")
         worst = max(worst, float(np.abs(given - expected).max() / np.abs(expected).max()))
@@ -143,12 +152,14 @@ def measure(case: Case, options: argparse.Namespace, folder: Path) -> dict[str, 
 
     path = path_of(DYNAMIC[case.model])
     session, feeds = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"]), case.feeds()
-    reference = [session.run(None, feed)[0] for feed in feeds]
+    reference, name = [session.run(None, feed)[0] for feed in feeds], session.get_outputs()[0].name
     del session
     model = fi.compile(str(path), threads=case.threads)
     in_process(model, feeds, 0.2)
     alone: list[float] = []
-    columns = [e for e in entries(case) if not options.servers or any(s in e.name for s in options.servers)]
+    columns = [
+        e for e in entries(case, reference[0], name) if not options.servers or any(s in e.name for s in options.servers)
+    ]
     with contextlib.ExitStack() as stack:
         running: dict[tuple, servers.Running] = {}
         asked = {}
@@ -163,9 +174,13 @@ def measure(case: Case, options: argparse.Namespace, folder: Path) -> dict[str, 
             for e in columns if turn % 2 == 0 else columns[::-1]:
                 server = running[e.start, e.batch]
                 server.resume()
-                row = one_turn(server.port, asked[e.name], case, options.seconds)
+                row = one_turn(server.grpc_port if case.grpc else server.port, asked[e.name], case, options.seconds)
                 server.pause()
-                e.error = max(e.error, check(row, reference))
+                if e.checked:
+                    e.error = max(
+                        e.error, check(row, reference, requests.grpc_output if case.grpc else requests.output)
+                    )
+                row.pop("answers", None)
                 e.runs.append(row)
             alone += in_process(model, feeds, 0.3)
     return {"case": case.name, "connections": case.connections, "threads": case.threads,
@@ -204,6 +219,9 @@ def verdicts(result: dict[str, Any]) -> dict[str, float]:
     """What the issue asks of a case, as figures."""
     by_name = {s["name"]: s for s in result["servers"]}
     peers = [s for n, s in by_name.items() if n.startswith(PEERS) and sound(s)]
+    if OURS in by_name and BARE in by_name:
+        ours, bare = by_name[OURS], by_name[BARE]
+        return {"rate / bare handler": ours["rate"] / bare["rate"], "p50 / bare handler": ours["p50"] / bare["p50"]}
     if OURS not in by_name or not peers:
         return {}
     ours = by_name[OURS]

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from fastinfer.serve.grpc.schema import message
+
 TYPES = {"float32": "FP32", "int64": "INT64"}
 Feed = Mapping[str, np.ndarray]
 
@@ -51,3 +53,23 @@ def output(answer: bytes) -> np.ndarray:
     if at >= 0:
         return np.frombuffer(body[length:], np.float32)[: int(np.prod(tensor["shape"]))].reshape(tensor["shape"])
     return np.array(tensor["data"], np.float32).reshape(tensor["shape"])
+
+
+def grpc(model: str, feed: Feed) -> bytes:
+    request = message("ModelInferRequest")(model_name=model, raw_input_contents=[a.tobytes() for a in feed.values()])
+    for name, a in feed.items():
+        request.inputs.add(name=name, datatype=TYPES[str(a.dtype)], shape=a.shape)
+    return request.SerializeToString()
+
+
+def grpc_answer(model: str, name: str, output: np.ndarray) -> bytes:
+    response = message("ModelInferResponse")(
+        model_name=model, model_version="1", raw_output_contents=[output.tobytes()]
+    )
+    response.outputs.add(name=name, datatype=TYPES[str(output.dtype)], shape=output.shape)
+    return response.SerializeToString()
+
+
+def grpc_output(answer: bytes) -> np.ndarray:
+    response = message("ModelInferResponse").FromString(answer)
+    return np.frombuffer(response.raw_output_contents[0], np.float32).reshape(response.outputs[0].shape)

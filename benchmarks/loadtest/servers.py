@@ -125,3 +125,19 @@ def litserve(model: Path, name: str, folder: Path, threads: int, batch: int) -> 
     with started(command, folder / "log") as process:
         wait_for(port, "/health", process)
         yield Running(port, 0, process)
+
+
+@contextlib.contextmanager
+def bare_grpc(model: Path, name: str, folder: Path, threads: int, batch: int, answer: bytes) -> Iterator[Running]:
+    """grpc.aio with a handler that always gives back `answer`."""
+    port = free_port()
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "answer").write_bytes(answer)
+    command = [sys.executable, str(HERE / "bare_grpc.py"), str(port)]
+    with (folder / "answer").open("rb") as given, started(command, folder / "log", stdin=given) as process:
+        end = time.monotonic() + 30
+        while time.monotonic() < end and process.poll() is None:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+                break
+            time.sleep(0.1)
+        yield Running(port, port, process)
