@@ -201,8 +201,8 @@ class Batcher:
         for request in batch:
             request.seconds = seconds
         # A feed that failed in company is run once more: such a call says nothing about costs.
-        if not any(isinstance(o, Exception) for o in outcomes):
-            self._costs.record(batch[0].group, sum(r.work for r in batch), seconds)
+        if not any([isinstance(o, Exception) for o in outcomes]):
+            self._costs.record(batch[0].group, sum([r.work for r in batch]), seconds)
             weight = 0.1 if self._per_call else 1.0
             self._per_call += (occupied - self._per_call) * weight
             self._per_request += (occupied / len(batch) - self._per_request) * weight
@@ -214,13 +214,16 @@ class Batcher:
         outcomes, seconds = await self._loop.run_in_executor(self._pool, self._timed, feeds)
         return self._record(batch, outcomes, seconds, self._loop.time() - begin)
 
-    def _immediate(self, request: Request) -> bool:
+    def _immediate(self, request: Request) -> Sequence[Any] | None:
         if request.group is None or self._queue.max_delay:
-            return False
+            return None
         # The first calls of a size are slower than the rest: a few more are tried before their figure decides.
-        predicted = self._costs.predict(request.group, request.work)
-        few = self._costs.calls(request.group, request.work) < 32
-        return predicted is not None and predicted <= (DIRECT if few else IMMEDIATE)
+        calls, seconds = self._costs.seen(request.group, request.work)
+        if calls < 2 or seconds > (DIRECT if calls < 32 else IMMEDIATE):
+            return None
+        request.call_rows = request.rows
+        outcomes, seconds = self._timed((request.feed,))
+        return self._record((request,), outcomes, seconds, seconds)
 
     def _direct(self, batch: Sequence[Request]) -> Sequence[Any] | None:
         # Without a group nothing says that the next call is like the last one.

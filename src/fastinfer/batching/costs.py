@@ -65,19 +65,16 @@ class Costs:
         """Work beyond which a call gives no better throughput, only later results; None while that is not known."""
         return self._limits.get(group)
 
-    def calls(self, group: Hashable, work: int) -> int:
-        """How many calls of such a size have been measured."""
+    def seen(self, group: Hashable, work: int) -> tuple[int, float]:
+        """How many calls of such a size have been measured, and their seconds."""
         sizes = self._tables.get(group, ())
         step = (max(work, 1) - 1).bit_length()
-        return sizes[step].calls if step < len(sizes) else 0
+        return (sizes[step].calls, sizes[step].seconds) if step < len(sizes) else (0, 0.0)
 
     def predict(self, group: Hashable, work: int) -> float | None:
         """Seconds that a call of so much work takes; None where nothing of that size has been measured twice."""
-        sizes = self._tables.get(group, ())
-        step = (max(work, 1) - 1).bit_length()
-        if step < len(sizes) and sizes[step].calls >= 2:
-            return sizes[step].seconds
-        return None
+        calls, seconds = self.seen(group, work)
+        return seconds if calls >= 2 else None
 
     def table(self) -> dict[str, list[dict[str, float]]]:
         """{group: [{"work", "calls", "seconds"}]}, for people."""

@@ -26,8 +26,8 @@ class Dispatcher:
     cancellations and one timer for the next deadline (or end of a wait for company) are all that wakes it. Requests that
     come in one turn of the loop are looked at together.
 
-    limit: rows of a group's call, where fewer than the queue's max_batch are better. immediate: whether a request costs so
-    little that it runs at once when nothing waits.
+    limit: rows of a group's call, where fewer than the queue's max_batch are better. immediate: runs a request that
+    costs so little that it need not queue when nothing waits; None for others.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class Dispatcher:
         engines: int = 1,
         direct: Direct = lambda batch: None,
         limit: Limit = lambda group: None,
-        immediate: Callable[[Request], bool] = lambda request: False,
+        immediate: Callable[[Request], Sequence[Any] | None] = lambda request: None,
     ) -> None:
         self._queue = queue
         self._engine = engine
@@ -63,8 +63,8 @@ class Dispatcher:
         """The request's result. Raises what its feed raises; QueueFull, DeadlineExceeded, Closed."""
         if self._closed:
             raise Closed("the batcher is closed")
-        if self._free > 0 and not len(self._queue) and (timeout is None or timeout > 0) and self._immediate(request):
-            outcomes = self._direct_outcomes([request])
+        if self._free > 0 and not len(self._queue) and (timeout is None or timeout > 0):
+            outcomes = self._immediate(request)
             if outcomes is not None:
                 return _result(outcomes[0])
         now = self._loop.time()

@@ -45,6 +45,8 @@ class Caller:
             return False
         if not model:
             return scope != "admin" or "*" in self.models
+        if "*" in self.models:
+            return True
         name = model.partition("@")[0]
         return any(fnmatch.fnmatchcase(name, p) for p in self.models)
 
