@@ -248,12 +248,20 @@ def versions() -> dict[str, str]:
 
 def main(given: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", type=lambda s: s.split(","), default=[], help="parts of the names of cases")
+    parser.add_argument(
+        "--only", type=lambda s: s.split(";"), default=[], help="parts of the names of cases, with ; between"
+    )
     parser.add_argument("--servers", type=lambda s: s.split(","), default=[], help="parts of the names of servers")
     parser.add_argument("--rounds", type=int, default=5, help="turns of each server")
     parser.add_argument("--seconds", type=float, default=1.5, help="of a turn, after half a second that does not count")
-    parser.add_argument("--threads", type=int, default=2, help="of MiniLM, in every server; the MLP has one")
-    parser.add_argument("--json", action="store_true", help=f"also write {RESULTS.name}/serving-<date>.json")
+    parser.add_argument(
+        "--threads", type=int, default=os.cpu_count(), help="of MiniLM, in every server; the MLP has one"
+    )
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help=f"also write {RESULTS.name}/serving-<date>.json, beside the day's other cases",
+    )
     options = parser.parse_args(given)
     if missing := [v for v in ("MLSERVER", "LITSERVE") if v not in os.environ]:
         parser.error(
@@ -271,10 +279,15 @@ def main(given: list[str]) -> int:
             print("".join(f"  {name}: {value:.3g}\n" for name, value in rows[-1]["verdicts"].items()), flush=True)
     if options.json:
         today = datetime.date.today().isoformat()
-        report = {"date": today, "cpu": cpu_name(), "cores": os.cpu_count(), "platform": platform.platform(), "rounds": options.rounds,
-                  "seconds": options.seconds, "versions": versions(), "cases": rows}  # fmt: skip
+        how = {"rounds": options.rounds, "seconds": options.seconds, "load_average": os.getloadavg()[0]}
+        rows = [{**r, **how} for r in rows]
+        report = {"date": today, "cpu": cpu_name(), "cores": os.cpu_count(), "platform": platform.platform(),
+                  "versions": versions(), "cases": rows}  # fmt: skip
         RESULTS.mkdir(exist_ok=True)
         path = RESULTS / f"serving-{today}.json"
+        if path.exists():  # of other cases, measured the same day
+            fresh = {r["case"] for r in rows}
+            report["cases"] = [r for r in json.loads(path.read_text())["cases"] if r["case"] not in fresh] + rows
         path.write_text(json.dumps(report, indent=1) + "\n")
         print(path)
     return 0 if all(sound(s) for r in rows for s in r["servers"] if s["name"] in (OURS, JSON)) else 1
