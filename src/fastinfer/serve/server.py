@@ -9,6 +9,7 @@ import logging
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from fastinfer.errors import InputError
@@ -97,7 +98,7 @@ class Server:
         more = [*routes(self.operations, c.limits, c.page), *transfers.routes()]
         app = App(
             self.service, c.limits, self._regions, self.gate, more, settings=self._settings,
-            responded=self.metrics.responded,
+            responded=partial(self.metrics.responded, "http"),
         )  # fmt: skip
         self._http = HttpServer(
             app, c.host, c.http_port, sockets=sockets, ssl=self._ssl, rules=Rules(connections=c.connections)
@@ -108,6 +109,7 @@ class Server:
         if c.grpc_port is not None:
             self._grpc = GrpcServer(
                 self.service, limits=c.limits, regions=self._regions, gate=None if self.gate.open else self.gate,
+                responded=partial(self.metrics.responded, "grpc"),
                 settings=self._settings,
             )  # fmt: skip
             self.grpc_port = await self._grpc.start(c.host, c.grpc_port, tls=self._tls, reuse_port=reuse_port)

@@ -47,8 +47,9 @@ def test_exposition():
         Observation("m", "1", "invalid_argument", 0.1),
         waiting=lambda: {("m", "1"): 6},
     )
-    for status in (200, 200, 429):
-        metrics.responded(status)
+    for status in ("200", "200", "429"):
+        metrics.responded("http", status)
+    metrics.responded("grpc", "NOT_FOUND")
     body, kind = exposition(metrics.snapshot(), STATISTICS, {"queue_length": 5})
     assert kind.startswith("text/plain")
     got = samples(body)
@@ -67,6 +68,7 @@ def test_exposition():
     assert reasons("m", "1") == [0, 0, 1, 1] and reasons('odd"\n\\name', "2") == [1, 0, 0, 0]
     assert got["fastinfer_http_responses_total", (("status", "200"),)] == 2
     assert got["fastinfer_http_responses_total", (("status", "429"),)] == 1
+    assert got["fastinfer_grpc_responses_total", (("code", "NOT_FOUND"),)] == 1
     assert b"# TYPE nv_inference_count untyped" in body
     assert got["nv_inference_pending_request_count", m] == 6
     assert got["nv_inference_count", m] == 7 and got["nv_inference_exec_count", m] == 3
@@ -77,7 +79,7 @@ def test_exposition():
 @pytest.mark.parametrize("name", ["m", 'odd"\n\\name', "ü{}=,"])
 def test_both_formats_say_the_same_to_the_reference_parsers(accept, name):
     metrics = seen(Observation(name, "1", "ok", 1e-3, 1e-4, 5e-4, 3), Observation(name, "1", "rate", 99.0))
-    metrics.responded(200)
+    metrics.responded("http", "200")
     body, kind = exposition(metrics.snapshot(), STATISTICS, {"queue_length": 5}, accept)
     openmetrics = "openmetrics" in accept
     assert ("openmetrics" in kind) == openmetrics == body.endswith(b"# EOF\n")
@@ -109,10 +111,14 @@ def test_workers_add_up(requests, workers):
             assert amount == pytest.approx(whole[model]["histograms"][name][1])
 
 
-def test_queues_of_workers_add_up():
-    parts = [seen(waiting=lambda n=n: {("m", "1"): n, ("m", str(n)): 1}).snapshot() for n in (2, 3)]
-    merged = merge(json.loads(json.dumps(parts)))
+def test_queues_and_responses_of_workers_add_up():
+    workers = [Metrics(lambda n=n: {("m", "1"): n, ("m", str(n)): 1}) for n in (2, 3)]
+    for worker in workers:
+        worker.responded("http", "200")
+    workers[0].responded("grpc", "OK")
+    merged = merge(json.loads(json.dumps([w.snapshot() for w in workers])))
     assert sorted(merged["waiting"]) == [["m", "1", 5], ["m", "2", 1], ["m", "3", 1]]
+    assert merged["responses"] == {"http": {"200": 2}, "grpc": {"OK": 1}}
 
 
 def test_quantiles():

@@ -6,7 +6,9 @@ import logging
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
+import tritonclient.grpc as over_grpc
 import yaml
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -14,6 +16,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from prometheus_client.parser import text_string_to_metric_families
 from small_models import pick, put, scale
 from small_server import Running
+from tritonclient.utils import InferenceServerException
 
 from fastinfer.serve.config import Config
 from fastinfer.serve.observe import logs, trace
@@ -35,7 +38,7 @@ def server(tmp_path_factory):
     put(root, "double", 1, scale(2), 'versions = "all"\n')
     put(root, "double", 2, scale(3))
     put(root, "pick", 1, pick())
-    running = Running(Config(root, http_port=0, grpc_port=None, grace=2))
+    running = Running(Config(root, http_port=0, grpc_port=0, grace=2))
     yield running
     running.close()
 
@@ -48,6 +51,13 @@ def exported(server):
     wrong = {"name": "x", "datatype": "FP32", "shape": [1, 3], "data": [1, 2, 3]}
     assert server.ask("POST", "/v2/models/double/infer", {"inputs": [wrong]})[0] == 400
     assert server.ask("POST", "/v2/models/nobody/infer", {"inputs": [wrong]})[0] == 404
+    with over_grpc.InferenceServerClient(f"127.0.0.1:{server.server.grpc_port}") as client:
+        assert client.is_model_ready("double")
+        given = over_grpc.InferInput("x", [1, 4], "FP32")
+        given.set_data_from_numpy(np.ones((1, 4), np.float32))
+        for name in ("pick", "nobody", "nobody"):
+            with pytest.raises(InferenceServerException):
+                client.infer(name, [given])
     status, headers, body = server.ask("GET", "/metrics")
     assert status == 200 and headers["content-type"].startswith("text/plain")
     return {family.name: family for family in text_string_to_metric_families(body.decode())}
@@ -88,6 +98,9 @@ def test_the_figures_are_those_of_the_requests(exported):
     assert value(exported, "nv_inference_exec_count", "nv_inference_exec_count", **version) == 7
     http = "fastinfer_http_responses"
     assert [value(exported, http, f"{http}_total", status=s) for s in ("200", "400", "404")] == [7, 1, 1]
+    grpc = "fastinfer_grpc_responses"
+    codes = [value(exported, grpc, f"{grpc}_total", code=c) for c in ("OK", "INVALID_ARGUMENT", "NOT_FOUND")]
+    assert codes == [1, 1, 2]
     assert value(exported, "fastinfer_ready", "fastinfer_ready") == 1
 
 

@@ -46,8 +46,8 @@ def _values(metadata: Metadata, name: str) -> list[str]:
 class Door(grpc.aio.ServerInterceptor):
     """The outermost layer. What the gate says of the caller is in CALLER for the rest of the call."""
 
-    def __init__(self, gate: Gate) -> None:
-        self._gate = gate
+    def __init__(self, gate: Gate, responded: Callable[[str], None] = lambda code: None) -> None:
+        self._gate, self._responded = gate, responded
 
     async def intercept_service(
         self, continuation: Callable[[Any], Awaitable[Any]], details: grpc.HandlerCallDetails
@@ -62,6 +62,7 @@ class Door(grpc.aio.ServerInterceptor):
             if scope and scope not in caller.scopes:  # of which model, the message says
                 caller.check(scope)
         except ServeError as e:
+            self._responded(e.kind.code)
             return _refusal(e)
         CALLER.set(caller)
         CREDENTIALS.set(credentials)

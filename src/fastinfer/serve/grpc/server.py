@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import grpc
@@ -59,7 +60,8 @@ class Tls:
 
 
 class GrpcServer:
-    """regions: shared memory, None to refuse it. gate: who may call what, None for everyone. One start() and one stop()."""
+    """regions: shared memory, None to refuse it. gate: who may call what, None for everyone. responded: is told
+    the code of every answer. One start() and one stop()."""
 
     def __init__(
         self,
@@ -70,7 +72,9 @@ class GrpcServer:
         regions: Regions | None = None,
         gate: Gate | None = None,
         settings: Settings | None = None,
+        responded: Callable[[str], None] = lambda code: None,
     ) -> None:
+        self._responded = responded
         self._service = service
         self._limits = limits or Limits()
         self._connections = connections or Connections()
@@ -92,11 +96,11 @@ class GrpcServer:
         share it. Raises InputError when that cannot be."""
         c = self._connections
         self._servicer = Servicer(
-            self._service, self._limits, self._regions, self._gate, c.in_flight, c.held, self._settings
+            self._service, self._limits, self._regions, self._gate, c.in_flight, c.held, self._settings, self._responded
         )
         self._health = Health(self._service.ready)
         server = grpc.aio.server(
-            interceptors=[Door(self._gate)] if self._gate is not None else None,
+            interceptors=[Door(self._gate, self._responded)] if self._gate is not None else None,
             options=self._options(reuse_port),
             maximum_concurrent_rpcs=c.calls,
         )

@@ -15,7 +15,7 @@ from google.protobuf.json_format import ParseDict
 from google.protobuf.message import DecodeError
 
 from fastinfer.serve.access import Caller, Gate
-from fastinfer.serve.errors import Kind, ServeError, forget
+from fastinfer.serve.errors import Kind, ServeError, as_serve_error, forget
 from fastinfer.serve.grpc import codec, schema, settings, wire
 from fastinfer.serve.grpc.access import CALLER, CREDENTIALS, PROBES, SCOPES
 from fastinfer.serve.grpc.contents import read_parameters
@@ -34,7 +34,7 @@ TRACE: ContextVar[str] = ContextVar("trace", default="")
 
 class Servicer(grpc.GenericRpcHandler):
     """in_flight: requests of one stream that are worked on at a time. held: bytes that the messages of all requests under
-    way may have together."""
+    way may have together. responded: is told the code of every answer."""
 
     def __init__(
         self,
@@ -45,7 +45,9 @@ class Servicer(grpc.GenericRpcHandler):
         in_flight: int,
         held: int,
         shared: Settings,
+        responded: Callable[[str], None] = lambda code: None,
     ) -> None:
+        self._responded = responded
         self._service = service
         self._limits = limits
         self._regions = regions
@@ -75,19 +77,28 @@ class Servicer(grpc.GenericRpcHandler):
 
     async def infer(self, raw: bytes, context: Context) -> bytes:
         try:
-            return await self._run(raw, context, streamed=False)
+            answer = await self._run(raw, context, streamed=False)
+            self._responded("OK")
+            return answer
         except Exception as error:
             request_id, raw = codec.identity(raw, self._limits), b""  # see fail()
-            await fail(context, error, request_id)
+            await fail(context, self._told(error, request_id))
+
+    def _told(self, error: Exception, request_id: str = "") -> ServeError:
+        told = as_serve_error(error, request_id)
+        forget(error)
+        self._responded(told.kind.code)
+        return told
 
     async def _answer(self, raw: bytes, context: Context) -> bytes:
         """One message of a stream; what is wrong with it is told in its answer."""
         try:
-            return await self._run(raw, context, streamed=True)
-        except Exception as error:
-            answer = codec.encode_error(error, codec.identity(raw, self._limits))
-            forget(error)
+            answer = await self._run(raw, context, streamed=True)
+            self._responded("OK")
             return answer
+        except Exception as error:
+            request_id = codec.identity(raw, self._limits)
+            return codec.encode_error(self._told(error, request_id), request_id)
 
     async def _run(self, raw: bytes, context: Context, streamed: bool) -> bytes:
         self._held += len(raw)
@@ -143,10 +154,12 @@ class Servicer(grpc.GenericRpcHandler):
                 fields = answer(message)
                 if inspect.isawaitable(fields):
                     fields = await fields
-                return ParseDict(fields, response_class(), ignore_unknown_fields=True).SerializeToString()
+                made = ParseDict(fields, response_class(), ignore_unknown_fields=True).SerializeToString()
+                self._responded("OK")
+                return made
             except Exception as error:
                 raw = message = b""  # see fail()
-                await fail(context, error)
+                await fail(context, self._told(error))
 
         return handle
 

@@ -55,7 +55,7 @@ class App:
         more: Sequence[Route] = (),
         held: int = 1 << 30,
         settings: Settings | None = None,
-        responded: Callable[[int], None] = lambda status: None,
+        responded: Callable[[str], None] = lambda status: None,
     ) -> None:
         """held: bytes that the bodies of all requests under way may have together; 503 beyond. settings: what the wires share.
         responded: is told the status of every response."""
@@ -140,7 +140,7 @@ class App:
             forget(e)
         finally:
             self._held.used -= held
-        self._responded(reply[0])
+        self._responded(str(reply[0]))
         await _send(scope, send, reply, rest and (fields is None or announces_body(fields)))
 
     def _admit(self, scope: Scope, fields: Fields, path: bytes) -> Caller:

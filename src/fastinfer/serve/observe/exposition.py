@@ -99,12 +99,10 @@ def _families(
         ("_total", f'{labels},outcome="{outcome}"', count)
         for labels, v in seen for outcome, count in {**_ALWAYS, **v["outcomes"]}.items()
     )  # fmt: skip
-    yield (
-        "fastinfer_http_responses",
-        "counter",
-        "HTTP responses by status",
-        (("_total", f'status="{status}"', count) for status, count in sorted(snapshot["responses"].items())),
-    )
+    for wire, label in (("http", "status"), ("grpc", "code")):
+        counts = sorted(snapshot["responses"][wire].items())
+        responses = [("_total", f'{label}="{code}"', count) for code, count in counts]
+        yield f"fastinfer_{wire}_responses", "counter", f"Responses over {wire} by {label}", responses
     for name, (metric, text) in _DOCUMENTS.items():
         yield metric, "histogram", text, _histograms(seen, name)
     yield from _triton(snapshot, seen, [(_labels(model=s["name"], version=s["version"]), s) for s in statistics])

@@ -78,11 +78,12 @@ class Metrics:
     def __init__(self, waiting: Callable[[], Mapping[tuple[str, str], int]] = dict) -> None:
         self._waiting = waiting
         self._versions: dict[tuple[str, str], _Version] = {}
-        self._responses: dict[int, int] = {}
+        self._responses: dict[str, dict[str, int]] = {"http": {}, "grpc": {}}
 
-    def responded(self, status: int) -> None:
-        """An HTTP response went out, whatever to."""
-        self._responses[status] = self._responses.get(status, 0) + 1
+    def responded(self, wire: str, code: str) -> None:
+        """A response went out, whatever to. wire: http or grpc; code: HTTP's status, or the name of gRPC's."""
+        counts = self._responses[wire]
+        counts[code] = counts.get(code, 0) + 1
 
     def observe(self, o: Observation) -> None:
         key = o.model, o.version
@@ -107,10 +108,10 @@ class Metrics:
         return found.histograms[name].quantile(q) if found else 0.0
 
     def snapshot(self) -> Snapshot:
-        """All of it as JSON: {"responses": {status: count}, "waiting": [[model, version, count]],
+        """All of it as JSON: {"responses": {wire: {code: count}}, "waiting": [[model, version, count]],
         "versions": [{"model", "version", "outcomes": {...}, "histograms": {name: [counts, sum]}}]}"""
         return {
-            "responses": {str(status): count for status, count in self._responses.items()},
+            "responses": {wire: dict(counts) for wire, counts in self._responses.items()},
             "waiting": [[model, version, count] for (model, version), count in self._waiting().items()],
             "versions": [
                 {"model": model, "version": version, "outcomes": dict(v.outcomes),
@@ -134,8 +135,9 @@ def merge(snapshots: Iterable[Snapshot]) -> Snapshot:
     for snapshot in snapshots:
         for model, version, count in snapshot["waiting"]:
             waiting[model, version] += count
-        for status, count in snapshot["responses"].items():
-            total._responses[int(status)] = total._responses.get(int(status), 0) + count
+        for wire, counts in snapshot["responses"].items():
+            for code, count in counts.items():
+                total._responses[wire][code] = total._responses[wire].get(code, 0) + count
         for row in snapshot["versions"]:
             seen = total._versions.setdefault((row["model"], row["version"]), _Version())
             for outcome, count in row["outcomes"].items():
