@@ -75,7 +75,7 @@ def _trace_value(name: str, value: Any) -> Any:
 
 
 class LogSettings:
-    """What the logger ``fastinfer`` says: errors, warnings, information, and more (log_verbose_level)."""
+    """What the logger ``fastinfer.serve`` says: errors, warnings, information, and more (log_verbose_level)."""
 
     def __init__(self) -> None:
         self._values = dict(_LOG)
@@ -100,7 +100,7 @@ class LogSettings:
                 raise refuse(f"{name}: needed: true or false")
         self._values.update(given)
         if given:
-            logging.getLogger("fastinfer").setLevel(self._level())
+            logging.getLogger("fastinfer.serve").setLevel(self._level())  # which observe/logs.py set up
         return self.get()
 
     def _level(self) -> int:

@@ -377,3 +377,24 @@ def test_no_call_is_left_out(kind):
     cls = MODULES[kind].InferenceServerClient
     calls = [n for n, _ in inspect.getmembers(cls, inspect.isfunction) if not n.startswith("_")]
     assert not [n for n in calls if not re.search(rf"[.\"]{n}\b", source)]
+
+
+def test_log_settings_do_what_they_say(client, whole):
+    """A load is logged as information: not while information is off, and again when it is on."""
+    loads = lambda: sum("serves version" in r["message"] for r in whole.records)  # noqa: E731
+
+    def load():
+        client.load_model("double", config='{"version_policy": {"all": {}}}')
+        client.load_model("double")
+
+    load()
+    try:
+        client.update_log_settings({"log_info": False})
+        before = loads()
+        load()
+        client.update_log_settings({"log_info": True})
+        load()
+        whole.until(lambda r: loads() >= before + 2, 10)
+        assert loads() <= before + 3  # of the load before, a line may have been under way
+    finally:
+        client.update_log_settings({"log_info": True})

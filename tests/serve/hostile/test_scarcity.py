@@ -6,6 +6,7 @@ import http.client
 import json
 import resource
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -200,3 +201,43 @@ def test_a_request_that_never_ends(tmp_path):
             assert e.value.status() == "StatusCode.DEADLINE_EXCEEDED" and time.monotonic() - began < 5
         assert client.ask("double", "x", X).as_numpy("y")[0, 0] == 2
         assert server.close() == 0
+
+
+KILLED = """
+import os, signal, sys
+sys.path[:0] = {path!r}
+from fastinfer.serve.repository.programs import ProgramCache
+
+def save(path):
+    path.write_bytes(bytes(1000))
+    if {when!r} == "half":
+        os.kill(os.getpid(), signal.SIGKILL)
+
+replace = os.replace
+def stop(*names):
+    replace(*names)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+if {when!r} == "between":
+    os.replace = stop
+ProgramCache({cache!r}).store({key!r}, save)
+"""
+
+
+@pytest.mark.parametrize("when", ["half", "between"])
+def test_a_process_that_is_killed_while_it_writes_the_cache(tmp_path, when):
+    """With half a program, or with a new program and the checksum of the old one: it is made anew."""
+    put(tmp_path / "models", "double", 1, scale(2))
+    cache = tmp_path / "cache"
+
+    def serve():
+        with serving(tmp_path / "models", "--cache", cache) as server, Client("http", server.http) as client:
+            assert client.ask("double", "x", X).as_numpy("y")[0, 0] == 2
+        return sorted(p.name for p in cache.iterdir() if p.suffix in (".safetensors", ".json"))
+
+    note, program = serve()
+    key = program.removesuffix(".safetensors")
+    script = KILLED.format(path=[str(SOURCE)], when=when, cache=str(cache), key=key)
+    assert subprocess.run([sys.executable, "-c", script], timeout=60).returncode == -signal.SIGKILL
+    assert ((cache / program).stat().st_size == 1000) is (when == "between")
+    assert serve() == [note, program] and (cache / program).stat().st_size != 1000
