@@ -161,9 +161,16 @@ def test_more_fields_than_anyone_needs():
 
 
 def test_raw_tensors_are_not_copied():
-    raw = request("m", ("a", "FP32", [1000]), ("b", "INT8", [3]), raw=[bytes(4000), b"abc"]).SerializeToString()
-    a, b = decode(raw).inputs
-    assert np.shares_memory(a.array, np.frombuffer(raw, np.uint8)) and b.array.tobytes() == b"abc"
+    """But for those that lie across their alignment: names of four lengths have each of them once."""
+    shared = []
+    for name in ("m", "mm", "mmm", "mmmm"):
+        given = request(name, ("a", "FP32", [1000]), ("b", "INT8", [3]), raw=[bytes(4000), b"abc"])
+        raw = given.SerializeToString()
+        a, b = decode(raw).inputs
+        shared.append(np.shares_memory(a.array, np.frombuffer(raw, np.uint8)))
+        assert np.shares_memory(b.array, np.frombuffer(raw, np.uint8)) and b.array.tobytes() == b"abc"
+        assert a.array.flags.aligned
+    assert shared.count(True) == 1
 
 
 @st.composite
