@@ -126,3 +126,9 @@ def test_figures_are_those_of_all_workers(root, tmp_path):
                 assert s.sample("fastinfer_request_duration_seconds_count", model="double") == 40
                 assert s.gauges()["fastinfer_workers"] == 2 and s.gauges()["fastinfer_models_ready"] == 2
         assert s.ask("GET", "/v2/models/none/stats")[0] == 404
+        first, _ = s.workers()
+        os.kill(first, signal.SIGKILL)
+        wait_until(lambda: readies(s) == 3)
+        assert values(s, 10) == {2.0}  # a counter that went back would look like a thousand requests to Prometheus
+        assert s.sample("fastinfer_requests_total", model="double", outcome="ok") == 50
+        assert s.gauges()["fastinfer_workers"] == 2

@@ -19,7 +19,7 @@ from fastinfer.serve.errors import Kind, ServeError, as_serve_error, forget
 from fastinfer.serve.grpc import codec, schema, settings, wire
 from fastinfer.serve.grpc.access import CALLER, CREDENTIALS, PROBES, SCOPES
 from fastinfer.serve.grpc.contents import read_parameters
-from fastinfer.serve.grpc.failure import fail
+from fastinfer.serve.grpc.failure import refuse
 from fastinfer.serve.grpc.stream import Streams
 from fastinfer.serve.grpc.templates import Requests
 from fastinfer.serve.messages import InferRequest, Limits
@@ -81,8 +81,8 @@ class Servicer(grpc.GenericRpcHandler):
             self._responded("OK")
             return answer
         except Exception as error:
-            request_id, raw = codec.identity(raw, self._limits), b""  # see fail()
-            await fail(context, self._told(error, request_id))
+            request_id, raw = codec.identity(raw, self._limits), b""  # nothing of it is kept while the status goes out
+            return refuse(context, self._told(error, request_id))
 
     def _told(self, error: Exception, request_id: str = "") -> ServeError:
         told = as_serve_error(error, request_id)
@@ -158,8 +158,8 @@ class Servicer(grpc.GenericRpcHandler):
                 self._responded("OK")
                 return made
             except Exception as error:
-                raw = message = b""  # see fail()
-                await fail(context, self._told(error))
+                raw = message = b""
+                return refuse(context, self._told(error))
 
         return handle
 

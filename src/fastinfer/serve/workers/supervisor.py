@@ -16,6 +16,7 @@ from typing import Any
 
 from fastinfer.errors import FastinferError
 from fastinfer.serve.errors import Kind, ServeError
+from fastinfer.serve.observe.metrics import Snapshot, merge
 from fastinfer.serve.workers.link import Link, LinkClosed
 
 log = logging.getLogger("fastinfer.serve.workers")
@@ -36,6 +37,7 @@ class _Worker:
     process: asyncio.subprocess.Process
     link: Link
     ready: asyncio.Event = field(default_factory=asyncio.Event)
+    seen: Snapshot | None = None  # when it was last asked for its metrics
 
     @property
     def serves(self) -> bool:
@@ -53,6 +55,8 @@ class Supervisor:
         self._command, self._count, self._fds, self._grace = command, workers, tuple(fds), grace
         self._workers: dict[int, _Worker] = {}
         self._deaths: deque[float] = deque()
+        # Metrics of workers that have died, as far as anybody has asked for them: counters never go back.
+        self._past: list[Snapshot] = []
         self._pause = 0.0
         self._begun = False  # every worker has been ready
         # The last change of each model, for workers that start later.
@@ -111,6 +115,8 @@ class Supervisor:
         code = await worker.process.wait()
         await worker.link.close()
         worker.ready.set()  # nobody waits for it any more
+        if worker.seen is not None:
+            self._past = [merge([*self._past, worker.seen])]
         if self._ending.is_set():
             return
         log.error("worker %d (pid %d) ended with %s", worker.number, worker.process.pid, _ending(code))
@@ -179,6 +185,10 @@ class Supervisor:
         answers = [r for r in results if not isinstance(r, BaseException)]
         if not answers:
             raise ServeError(Kind.UNAVAILABLE, "no worker is running", retry_after=1)
+        if operation == "metrics":
+            for worker, result in zip(workers, results, strict=True):
+                worker.seen = worker.seen if isinstance(result, BaseException) else result
+            return [*answers, *self._past]
         return answers
 
     def signal(self, number: int) -> None:
