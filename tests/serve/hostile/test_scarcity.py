@@ -241,3 +241,16 @@ def test_a_process_that_is_killed_while_it_writes_the_cache(tmp_path, when):
     assert subprocess.run([sys.executable, "-c", script], timeout=60).returncode == -signal.SIGKILL
     assert ((cache / program).stat().st_size == 1000) is (when == "between")
     assert serve() == [note, program] and (cache / program).stat().st_size != 1000
+
+
+def test_as_many_descriptors_as_allowed(tmp_path):
+    """A shell gives 1024, which is fewer than the connections that a server takes; more are to be had for the asking."""
+    put(tmp_path, "double", 1, scale(2))
+    limits = lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (100, 700))  # noqa: E731
+    with serving(tmp_path, preexec=limits) as server:
+        assert "Max open files            700" in Path(f"/proc/{server.process.pid}/limits").read_text()
+        idle = [socket.create_connection(("127.0.0.1", server.port), 5) for _ in range(300)]
+        with Client("http", server.http) as client:
+            assert client.ask("double", "x", X).as_numpy("y")[0, 0] == 2
+        for s in idle:
+            s.close()
