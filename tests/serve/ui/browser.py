@@ -51,22 +51,33 @@ class Element:
         return self._do("GET", "/computedlabel")
 
 
+def _driver(tries: int = 5) -> tuple[subprocess.Popen, int]:
+    """A driver and its port. It takes a port that is free for IPv6 and gives up when it is not for IPv4."""
+    for _ in range(tries):
+        process = subprocess.Popen([DRIVER, "--port=0"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        for line in process.stdout:
+            if said := re.search(r"successfully on port (\d+)", line):
+                return process, int(said[1])
+        process.wait(10)
+        process.stdout.close()
+    raise WebDriverError(f"chromedriver found no port in {tries} tries")
+
+
 class Browser:
     """One Chromium with a profile of its own. Console messages and network requests are kept for `console` and `urls`."""
 
     def __init__(self) -> None:
         self._profile = tempfile.TemporaryDirectory(prefix="fastinfer-chromium-")
-        self._process = subprocess.Popen([DRIVER, "--port=0"], stdout=subprocess.PIPE, text=True)
         self._session = ""
+        self._process, port = _driver()
         try:
-            self._connect()
+            self._connect(port)
         except BaseException:
             self.close()
             raise
 
-    def _connect(self) -> None:
-        port = next(m for line in self._process.stdout if (m := re.search(r"successfully on port (\d+)", line)))
-        self._http = http.client.HTTPConnection("127.0.0.1", int(port[1]), timeout=60)
+    def _connect(self, port: int) -> None:
+        self._http = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
         # --no-sandbox: a container's root has no user namespaces.
         args = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars",
                 "--disable-background-networking", "--no-first-run", f"--user-data-dir={self._profile.name}"]  # fmt: skip
