@@ -2,19 +2,16 @@
 """The gate in front of every method; health, reflection, TLS."""
 
 import asyncio
-import datetime
 import queue
 import threading
 
 import grpc
 import pytest
-from conftest import request
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from certificates import certificate
 from google.protobuf import descriptor_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from grpc_server import request
 from small_service import SmallService
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
@@ -213,28 +210,11 @@ def test_reflection_gives_the_descriptors(server):
 # ------------------------------------------------------------------------------------------------------------------- TLS
 
 
-def certificate(name, issuer=None, ca=False):
-    """(PEM of the certificate, PEM of its key, (certificate, key)) for localhost, good for an hour."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
-    now = datetime.datetime.now(datetime.timezone.utc)
-    cert = (
-        x509.CertificateBuilder().subject_name(subject).issuer_name(issuer[0].subject if issuer else subject)
-        .public_key(key.public_key()).serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(minutes=5)).not_valid_after(now + datetime.timedelta(hours=1))
-        .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-        .sign(issuer[1] if issuer else key, hashes.SHA256())
-    )  # fmt: skip
-    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    return cert.public_bytes(serialization.Encoding.PEM), pem, (cert, key)
-
-
 def test_tls_and_clients_with_certificates():
-    ca, _, signer = certificate("ca", ca=True)
-    chain, key, _ = certificate("localhost", signer)
-    mine, my_key, _ = certificate("client", signer)
-    strange, strange_key, _ = certificate("client", None)
+    signer = certificate("ca", ca=True)
+    server, client, stranger = certificate("localhost", signer), certificate("client", signer), certificate("client")
+    ca, chain, key = signer.chain, server.chain, server.key
+    mine, my_key, strange, strange_key = client.chain, client.key, stranger.chain, stranger.key
 
     async def main():
         async with SmallService() as service:

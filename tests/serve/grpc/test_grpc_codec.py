@@ -4,7 +4,7 @@
 import grpc
 import numpy as np
 import pytest
-from conftest import request
+from grpc_server import request
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tritonclient.grpc import service_pb2

@@ -8,7 +8,7 @@ import struct
 import grpc
 import numpy as np
 import pytest
-from conftest import request
+from grpc_server import request
 from tritonclient.grpc import service_pb2
 
 from fastinfer.errors import InputError

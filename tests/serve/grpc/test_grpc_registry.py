@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tritonclient.grpc as tc
 import tritonclient.utils.shared_memory as tshm
-from conftest import Running
+from grpc_server import Running
 from small_models import echo, put, scale, two_outputs
 from tritonclient.utils import InferenceServerException
 

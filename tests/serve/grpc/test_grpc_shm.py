@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tritonclient.grpc as tc
 import tritonclient.utils.shared_memory as tshm
-from conftest import request
+from grpc_server import request
 from tritonclient.utils import InferenceServerException, serialize_byte_tensor
 
 from fastinfer.serve.grpc import codec

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tritonclient.grpc as tc
 import tritonclient.grpc.aio as tca
-from conftest import request
+from grpc_server import request
 from tritonclient.grpc import service_pb2
 from tritonclient.utils import InferenceServerException
 

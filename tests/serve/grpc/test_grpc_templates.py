@@ -3,7 +3,7 @@
 
 import numpy as np
 import pytest
-from conftest import request
+from grpc_server import request
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tritonclient.grpc import service_pb2

@@ -7,7 +7,7 @@ import threading
 import time
 
 import pytest
-from conftest import RULES, Running
+from http_server import RULES, Running
 from wire import GOOD, Connection, alive, ask, chunked, request
 
 INFER = "/v2/models/mlp/infer"

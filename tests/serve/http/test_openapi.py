@@ -3,7 +3,7 @@
 
 import pytest
 import schemathesis
-from conftest import Running
+from http_server import Running
 from hypothesis import HealthCheck, settings
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,

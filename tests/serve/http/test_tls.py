@@ -1,48 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """TLS, with certificates of clients too; and clients that never shake hands."""
 
-import datetime
-import ipaddress
 import ssl
 import time
 
 import pytest
-from conftest import RULES, Running
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from certificates import certificate
+from http_server import RULES, Running
 from wire import GOOD, Connection, request
-
-
-def certificate(folder, name):
-    """A self-signed one for 127.0.0.1: (certificate, key), as files."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
-    now = datetime.datetime.now(datetime.timezone.utc)
-    built = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), True)
-        .sign(key, hashes.SHA256())
-    )
-    certificate, private = folder / f"{name}.pem", folder / f"{name}.key"
-    certificate.write_bytes(built.public_bytes(serialization.Encoding.PEM))
-    private.write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
-    return certificate, private
 
 
 @pytest.fixture(scope="module")
 def secure(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tls")
-    own, clients = certificate(folder, "server"), certificate(folder, "client")
+    own, clients = (certificate(name).write(folder, name) for name in ("server", "client"))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(*own)
     context.load_verify_locations(clients[0])
