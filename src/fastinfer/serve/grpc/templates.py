@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from fastinfer.serve.datatypes import DTYPES
+from fastinfer.serve.datatypes import DTYPES, aligned
 from fastinfer.serve.grpc import wire
 from fastinfer.serve.messages import InferRequest, InferResponse, RequestedOutput, Tensor
 
@@ -52,7 +52,7 @@ class Requests:
         if not identity.isprintable() or len(identity) > self._longest:
             return None
         tensors = [
-            Tensor(name, datatype, np.ndarray(shape, dtype, raw, post + offset), {})
+            Tensor(name, datatype, aligned(np.ndarray(shape, dtype, raw, post + offset)), {})
             for name, datatype, shape, dtype, offset in inputs
         ]
         return InferRequest(model, tensors, version, identity, {}, outputs)
