@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 
+from fastinfer.serve.datatypes import decode
 from fastinfer.serve.http.decode import decode_request
 from fastinfer.serve.http.encode import encode_response
 from fastinfer.serve.http.templates import MOST, Answers, Requests
@@ -67,6 +68,12 @@ def test_a_request_like_an_earlier_one(kind, padding):
     found = requests.match("m", "", kind(body), length)
     assert found is not None
     same(found, parsed(kind(body), length))
+
+
+def test_small_tensors_are_aligned_and_large_ones_not_copied():
+    for count, copied in ((16, True), (1 << 20, False)):
+        array = decode("x", "FP32", [count], memoryview(bytes(4 * count + 1))[1:])
+        assert array.flags.aligned == copied and array.flags.owndata == copied
 
 
 X = np.ones((1, 4), np.float32)
