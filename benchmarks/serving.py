@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The server against MLServer and LitServe with the same model in ONNX Runtime behind them, and over gRPC against a handler
-that does nothing: `MLSERVER=venv LITSERVE=venv python benchmarks/serving.py`.
+that does nothing and one, written by hand, that runs the model and no more:
+`MLSERVER=venv LITSERVE=venv python benchmarks/serving.py`.
 
 Every server runs in processes of its own and takes its turn, round after round; the others are stopped meanwhile. The load
 generator is one more process on the same machine: it takes what it costs (13 µs a request of one core) from every server
@@ -40,7 +41,8 @@ import fastinfer as fi
 from fastinfer.cli.doctor import cpu_name
 
 RESULTS = Path(__file__).parent / "results"
-OURS, JSON, PEERS, BARE = "fastinfer", "fastinfer, JSON", ("MLServer", "LitServe"), "bare handler"
+OURS, JSON, PEERS = "fastinfer", "fastinfer, JSON", ("MLServer", "LitServe")
+BARE, PLAIN = "bare handler", "handler by hand"  # the second one runs the model
 TOLERANCE = 1e-3  # of the largest output
 LONGEST = 128  # tokens; longer sentences are cut, as models of this kind do
 
@@ -99,7 +101,12 @@ def entries(case: Case, reference: np.ndarray, output: str) -> list[Entry]:
     """reference: of the case's first feed, the output of this name."""
     if case.grpc:
         bare = functools.partial(servers.bare_grpc, answer=requests.grpc_answer(case.model, output, reference))
-        return [Entry(OURS, servers.fastinfer, requests.grpc, 32), Entry(BARE, bare, requests.grpc, checked=False)]
+        plain = Entry(PLAIN, servers.plain_grpc, requests.grpc)
+        return [
+            Entry(OURS, servers.fastinfer, requests.grpc, 32),
+            Entry(BARE, bare, requests.grpc, checked=False),
+            plain,
+        ]
     several = case.connections > 1
     made = [Entry(OURS, servers.fastinfer, requests.binary, 32), Entry(JSON, servers.fastinfer, requests.protocol, 32)]
     made += [
@@ -220,9 +227,9 @@ def verdicts(result: dict[str, Any]) -> dict[str, float]:
     """What the issue asks of a case, as figures."""
     by_name = {s["name"]: s for s in result["servers"]}
     peers = [s for n, s in by_name.items() if n.startswith(PEERS) and sound(s)]
-    if OURS in by_name and BARE in by_name:
-        ours, bare = by_name[OURS], by_name[BARE]
-        return {"rate / bare handler": ours["rate"] / bare["rate"], "p50 / bare handler": ours["p50"] / bare["p50"]}
+    if OURS in by_name and (handlers := [h for h in (BARE, PLAIN) if h in by_name]):
+        ours = by_name[OURS]
+        return {f"{q} / {h}": ours[q] / by_name[h][q] for h in handlers for q in ("rate", "p50")}
     if OURS not in by_name or not peers:
         return {}
     ours = by_name[OURS]

@@ -135,9 +135,24 @@ def bare_grpc(model: Path, name: str, folder: Path, threads: int, batch: int, an
     (folder / "answer").write_bytes(answer)
     command = [sys.executable, str(HERE / "bare_grpc.py"), str(port)]
     with (folder / "answer").open("rb") as given, started(command, folder / "log", stdin=given) as process:
-        end = time.monotonic() + 30
-        while time.monotonic() < end and process.poll() is None:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
-                break
-            time.sleep(0.1)
+        _wait_for_port(port, process)
         yield Running(port, port, process)
+
+
+@contextlib.contextmanager
+def plain_grpc(model: Path, name: str, folder: Path, threads: int, batch: int) -> Iterator[Running]:
+    """grpc.aio with a handler that parses, runs the model in process, and answers."""
+    port = free_port()
+    folder.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, str(HERE / "plain_grpc.py"), str(port), str(model), str(threads)]
+    with started(command, folder / "log", env={**os.environ, "PYTHONPATH": str(ROOT / "src")}) as process:
+        _wait_for_port(port, process)
+        yield Running(port, port, process)
+
+
+def _wait_for_port(port: int, process: subprocess.Popen, seconds: float = 30) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and process.poll() is None:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+            return
+        time.sleep(0.1)
