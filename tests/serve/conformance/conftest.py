@@ -5,7 +5,7 @@ import asyncio
 
 import pytest
 from clients import KINDS, Client
-from small_models import accumulate, mlp, put, scale
+from small_models import accumulate, heavy, put, scale
 from typed_models import TYPES, identity
 from whole import serving
 
@@ -16,7 +16,7 @@ def models(tmp_path_factory):
     put(root, "double", 1, scale(2), 'owner = "me"\n[limits]\ntimeout = 60.0\n[batching]\nmax_batch = 8\n')
     put(root, "double", 2, scale(3))
     put(root, "sum", 1, accumulate(), '[sequence]\nstate = {held = "next"}\n')
-    put(root, "slow", 1, mlp(768), "threads = 1\n[batching]\nmax_batch = 1\n")
+    put(root, "slow", 1, heavy(), "threads = 1\n[batching]\nmax_batch = 1\n")
     for name, code in TYPES.items():
         put(root, f"same-{name.lower()}", 1, identity(code))
     return root

@@ -181,33 +181,37 @@ def test_timeouts(client):
     assert call(timeout=60_000_000).as_numpy("y").shape == SLOW.shape
 
 
-BEFORE = 6  # requests in front of the cancelled one: half a second or more
+FIRST, CANCELLED = 5, 2  # the last of them would begin half a second after the first
 
 
 def test_cancelled_requests_do_not_run(client, whole):
-    """Some requests hold the model, the one behind them is cancelled; what comes later is answered."""
+    """Some requests hold the model, those behind them are cancelled; what comes later is answered."""
     if client.kind == "http":
         pytest.skip("has no way to cancel")
     before, given = executed(client), [client.tensor("x", SLOW)]
     if client.kind == "grpc":
         done = queue.Queue()
-        calls = [client.async_infer("slow", given, lambda result, error: done.put(error)) for _ in range(BEFORE + 1)]
-        calls[-1].cancel()
+        put = lambda result, error: done.put(error)  # noqa: E731
+        calls = [client.async_infer("slow", given, put) for _ in range(FIRST + CANCELLED)]
+        for call in calls[FIRST:]:
+            call.cancel()
         errors = [done.get(timeout=60) for _ in calls]
-        assert [e.status() for e in errors if e is not None] == ["StatusCode.CANCELLED"]
+        assert [e.status() for e in errors if e is not None] == ["StatusCode.CANCELLED"] * CANCELLED
     else:
 
         async def main():
-            tasks = [asyncio.ensure_future(client.client.infer("slow", given)) for _ in range(BEFORE + 1)]
-            await asyncio.wait(tasks, timeout=0.05)
-            tasks[-1].cancel()
+            tasks = [asyncio.ensure_future(client.client.infer("slow", given)) for _ in range(FIRST + CANCELLED)]
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED, timeout=60)  # the others are on their way
+            for task in tasks[FIRST:]:
+                task.cancel()
             await asyncio.wait(tasks, timeout=60)
             return [t.cancelled() for t in tasks]
 
-        assert client.wait(main()) == [False] * BEFORE + [True]
+        assert client.wait(main()) == [False] * FIRST + [True] * CANCELLED
     with Client("http", whole.http) as other:
-        assert other.ask("slow", "x", SLOW[:1]).as_numpy("y").shape == (1, 768)
-    assert executed(client) == before + BEFORE + 1
+        assert other.ask("slow", "x", SLOW[:1]).as_numpy("y").shape == (1, 4)
+    # A cancellation needs time to reach the server: the first of them may run all the same.
+    assert before + FIRST < executed(client) < before + FIRST + CANCELLED + 1
 
 
 @pytest.fixture
