@@ -124,10 +124,11 @@ def test_a_worker_that_will_not_end_is_killed():
 def test_links():
     async def main():
         one, two = socket.socketpair()
+        go_on = asyncio.Event()
 
         async def handler(operation, arguments):
             if operation == "wait":
-                await asyncio.sleep(arguments["seconds"])
+                await asyncio.wait_for(go_on.wait(), arguments["seconds"])
             elif operation == "refuse":
                 raise ServeError(Kind.RATE, "slowly", retry_after=2.5)
             elif operation == "break":
@@ -135,7 +136,7 @@ def test_links():
             return {operation: arguments}
 
         a, b = await Link.over(one, handler), await Link.over(two, handler)
-        slow = asyncio.ensure_future(a.ask("wait", seconds=0.2))
+        slow = asyncio.ensure_future(a.ask("wait", seconds=60))
         big = "x" * 1_000_000  # more than a pipe holds, both ways at once
         answers = await asyncio.gather(*(side.ask("echo", text=big, n=i) for i in range(5) for side in (a, b)))
         assert all(r["echo"]["text"] == big for r in answers) and not slow.done()  # nobody waits for the slow one
@@ -145,7 +146,9 @@ def test_links():
         with pytest.raises(ServeError) as error:
             await b.ask("break")
         assert "secret" not in str(error.value)
-        assert await slow == {"wait": {"seconds": 0.2}}
+        go_on.set()
+        assert await slow == {"wait": {"seconds": 60}}
+        go_on.clear()
         waiting = asyncio.ensure_future(a.ask("wait", seconds=30))
         await asyncio.sleep(0.05)
         await b.close()
