@@ -54,6 +54,15 @@ def test_a_worker_that_is_killed_takes_with_it_only_what_it_held(root, tmp_path)
         assert s.end() == 0 and not any(s.alive(pid) for pid in now)
 
 
+def test_a_model_that_a_load_request_brings_over_grpc_reaches_all_workers(root, tmp_path):
+    """tritonclient sends the file as bytes, which the workers' link cannot carry as they are."""
+    with serving(root, "--workers", "2", "--allow-files", folder=tmp_path) as s:
+        files = {"file:1/model.onnx": scale(5.0).SerializeToString()}
+        with tritonclient.grpc.InferenceServerClient(f"127.0.0.1:{s.grpc_port}") as client:
+            client.load_model("double", config="{}", files=files)
+        assert values(s, 40) == {5.0}
+
+
 def kill_again_and_again(s, first, times):
     """Kills the worker that began as `first`, and those that replace it."""
     others = set(s.workers()) - {first}

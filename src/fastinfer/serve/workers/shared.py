@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -61,7 +62,9 @@ class SharedService:
         return add_statistics(await self._link.ask("all", operation="statistics", arguments=arguments))
 
     async def load(self, model: str, parameters: dict[str, Any]) -> None:
-        await self._link.ask("all", operation="load", arguments={"model": model, "parameters": parameters}, keep=model)
+        # Over gRPC a file comes as bytes, which the link's JSON lacks; base64 is what it comes as over HTTP.
+        texts = {k: base64.b64encode(v).decode() if isinstance(v, bytes) else v for k, v in parameters.items()}
+        await self._link.ask("all", operation="load", arguments={"model": model, "parameters": texts}, keep=model)
 
     async def unload(self, model: str, parameters: dict[str, Any]) -> None:
         await self._link.ask(
