@@ -93,6 +93,7 @@ class Loader:
         endpoints = {**before, **kept, **opened}
         slot.fingerprints = {v: fingerprints.get(v, slot.fingerprints.get(v)) for v in endpoints}
         slot.overridden, slot.unloaded, slot.on_disk = bool(given), False, frozenset(found.versions)
+        slot.failed = not endpoints
         as_it_was = failed and slot.endpoints and not live.versions <= set(endpoints)
         retired = slot.switch(endpoints, slot.live if as_it_was else live)
         for v in [v for v in slot.states if v not in endpoints and v not in found.versions and v not in failed]:

@@ -79,10 +79,10 @@ class Registry:
         """Takes up what has changed on disk: versions, settings, aliases and traffic, models that are new or gone. What was
         unloaded, or loaded with settings of its own, by request stays so. Returns what could not be loaded."""
         names = await asyncio.to_thread(self.directory.names)
-        left = {n for n, s in self._slots.items() if s.unloaded or s.overridden}
-        for name in set(self._slots) - set(names) - left:
-            self._slots[name].on_disk = frozenset()
+        for name in {n for n, s in self._slots.items() if not s.overridden} - set(names):
+            self._slots[name].vanish()
             await self._background(self._unload(name, "removed from the repository"))
+        left = {n for n, s in self._slots.items() if s.unloaded or s.overridden}
         wanted = [n for n in names if self._wanted is None or n in self._wanted or n in self._slots]
         return await self._load_each([n for n in wanted if n not in left])
 
@@ -164,7 +164,9 @@ class Registry:
         return True
 
     def ready(self) -> bool:
-        return self._opened and not self._draining and all(s.ready or s.unloaded for s in self._slots.values())
+        """Not before all that was there has been loaded, nor while a model has no version that could be. What is loaded later
+        takes nothing from those that serve."""
+        return self._opened and not self._draining and not any(s.failed for s in self._slots.values())
 
     def model_ready(self, model: str, version: str = "") -> bool:
         try:
@@ -265,7 +267,13 @@ class Registry:
             async with slot.lock:
                 if self._draining:
                     raise ServeError(Kind.UNAVAILABLE, "the server is draining")
-                retired, failure = await self._loader.load(slot, given, change)
+                try:
+                    retired, failure = await self._loader.load(slot, given, change)
+                except ServeError as e:
+                    if not given and change is None:
+                        slot.unusable(e)
+                        self._on_change(name)
+                    raise
                 self._retire(slot, retired, "replaced")
                 self._on_change(name)
                 if failure is not None:
@@ -281,7 +289,7 @@ class Registry:
         slot.users += 1
         try:
             async with slot.lock:
-                slot.unloaded, slot.overridden = reason == "unloaded", False
+                slot.unloaded, slot.overridden, slot.failed = reason == "unloaded", False, False
                 slot.fingerprints.clear()
                 self._retire(slot, slot.switch({}, slot.live), reason)
                 self._on_change(name)

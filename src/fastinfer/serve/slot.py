@@ -43,6 +43,7 @@ class Slot:
         self.on_disk: frozenset[str] = frozenset()  # versions, when the directory was last read
         self.overridden = False  # by parameters of a load request: changes on disk wait for the next one
         self.unloaded = False  # by request: only a request loads it again
+        self.failed = False  # nothing of it could be loaded
         self.live = Live()
         self.default = ""
         self.split = Splitter({})
@@ -115,8 +116,18 @@ class Slot:
 
     @property
     def ready(self) -> bool:
-        """It serves, and everything that was to be loaded is."""
-        return bool(self.endpoints) and not any(s.state == LOADING for s in self.states.values())
+        """It serves, perhaps while another version is being loaded."""
+        return bool(self.endpoints)
+
+    def unusable(self, error: ServeError) -> None:
+        """Settings that cannot be read keep a model from being served as a file that cannot be does."""
+        if error.kind is not Kind.NOT_FOUND and not self.endpoints and not self.unloaded and set(self.states) <= {""}:
+            self.states[""], self.failed = State(UNAVAILABLE, str(error)), True
+
+    def vanish(self) -> None:
+        """It is no longer on disk: what could not be loaded there, or was unloaded, is forgotten."""
+        self.on_disk = frozenset()
+        self.states = {v: s for v, s in self.states.items() if s.state != UNAVAILABLE}
 
     @property
     def forgotten(self) -> bool:

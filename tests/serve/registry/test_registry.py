@@ -14,7 +14,7 @@ import weakref
 
 import numpy as np
 import pytest
-from small_models import accumulate, mlp, ones, pick, put, request, rows, scale, value
+from small_models import accumulate, heavy, mlp, ones, pick, put, request, rows, scale, value
 
 from fastinfer.serve.errors import Kind, ServeError
 from fastinfer.serve.registry import Registry
@@ -204,6 +204,56 @@ def test_refresh_takes_up_what_changed(tmp_path):
         same = r.endpoint("m")
         await r.refresh()
         assert r.endpoint("m") is same  # nothing changed, nothing was loaded
+
+    serving(tmp_path, work)
+
+
+def test_what_could_not_be_loaded_is_forgotten_once_it_is_gone(tmp_path):
+    put(tmp_path, "m", 1, scale(2))
+    put(tmp_path, "file", 1, scale(2))
+    (tmp_path / "file" / "1" / "model.onnx").write_bytes(b"nonsense")
+    put(tmp_path, "settings", 1, scale(2), "[batching")
+
+    async def work(r):
+        for name in ("settings", "file"):
+            assert not r.ready()
+            with refused(Kind.UNAVAILABLE, f"model '{name}' is not loaded"):
+                await value(r, name)
+            shutil.rmtree(tmp_path / name)
+            await r.refresh()
+        assert r.ready() and set(r.slots()) == {"m"} and set(await states(r)) == {("m", "1")}
+
+        put(tmp_path, "settings", 1, scale(2), "[batching")
+        await r.refresh()
+        assert not r.ready() and (await states(r))["settings", ""] == "UNAVAILABLE"
+        put(tmp_path, "settings", 1, scale(3), "[batching]")
+        await r.refresh()
+        assert r.ready() and await value(r, "settings") == 3 and ("settings", "") not in await states(r)
+
+        await r.unload("settings", {})
+        shutil.rmtree(tmp_path / "settings")
+        await r.settled()
+        await r.refresh()
+        assert set(r.slots()) == {"m"}
+
+    serving(tmp_path, work)
+
+
+def test_ready_while_another_version_or_a_new_model_is_loaded(tmp_path):
+    """Or each push would take the server out of its load balancer."""
+    put(tmp_path, "m", 1, scale(2))
+
+    async def work(r):
+        put(tmp_path, "m", 2, heavy(layers=20))
+        put(tmp_path, "new", 1, heavy(layers=20))
+        loads = [asyncio.ensure_future(r.load(name, {})) for name in ("m", "new")]
+        loading, seen = {("m", "2"), ("new", "1")}, set()
+        while not all(done.done() for done in loads):
+            seen |= {(n, v) for n, s in r.slots().items() for v, state in s.states.items() if state.state == "LOADING"}
+            assert r.ready()
+            await asyncio.sleep(0.001)
+        assert seen == loading and r.ready()
+        await asyncio.gather(*loads)
 
     serving(tmp_path, work)
 
