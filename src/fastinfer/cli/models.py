@@ -63,7 +63,8 @@ def _opened(root: str, token: Path | None) -> Repository:
     if "://" in root:
         return Storage(root)
     if not Path(root).is_dir():
-        raise InputError(f"the repository '{root}' is no directory, and no URL of a server")
+        there = "is no directory" if Path(root).exists() else "does not exist: make the directory first"
+        raise InputError(f"the repository '{root}' {there}, or give a server's URL")
     return Local(Path(root))
 
 

@@ -108,7 +108,8 @@ class Slot:
             return ServeError(Kind.NOT_FOUND, f"model '{self.name}' has no version {quoted(version)}")
         which = f"version {self.resolve(version)} of model '{self.name}'" if version else f"model '{self.name}'"
         loading = any(s.state == LOADING for s in self.states.values())
-        return ServeError(Kind.UNAVAILABLE, f"{which} is not {'loaded yet' if loading else 'loaded'}", retry_after=1)
+        how = "loaded yet" if loading else "loaded: the repository index says why" if self.failed else "loaded"
+        return ServeError(Kind.UNAVAILABLE, f"{which} is not {how}", retry_after=1)
 
     @property
     def canary(self) -> str:

@@ -217,7 +217,7 @@ def test_what_could_not_be_loaded_is_forgotten_once_it_is_gone(tmp_path):
     async def work(r):
         for name in ("settings", "file"):
             assert not r.ready()
-            with refused(Kind.UNAVAILABLE, f"model '{name}' is not loaded"):
+            with refused(Kind.UNAVAILABLE, f"model '{name}' is not loaded: the repository index says why"):
                 await value(r, name)
             shutil.rmtree(tmp_path / name)
             await r.refresh()
