@@ -123,6 +123,20 @@ def test_quota_and_abandoned_uploads(tmp_path):
     assert kind_of(Uploads(tmp_path, quota=1 << 50).begin, huge) is Kind.TOO_LARGE
 
 
+def test_a_chunk_that_comes_while_abandoned_uploads_are_looked_for_is_taken(tmp_path, monkeypatch):
+    u, written = Uploads(tmp_path), []
+    up = u.begin(manifest_of({"a.onnx": DATA})).upload
+    now = time.time
+
+    def meanwhile():
+        monkeypatch.setattr(time, "time", now)
+        written.append(u.write(up, "a.onnx", 0, DATA[:1000]))
+        return now()
+
+    monkeypatch.setattr(time, "time", meanwhile)  # which is asked for once an upload is looked at
+    assert u.clean() == [] and written == [1000]
+
+
 @given(st.lists(st.tuples(st.integers(-5, 40), st.integers(0, 20)), max_size=25))
 @settings(max_examples=40, deadline=None)
 def test_any_chunks_give_the_file_or_nothing(tmp_path_factory, chunks):

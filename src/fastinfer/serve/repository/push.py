@@ -178,13 +178,19 @@ class Uploads:
         """Removes uploads that nobody has written to for `abandoned` seconds; returns their names."""
         removed = []
         for upload in self._under_way():
-            with suppress(ServeError, OSError), self._locked(upload, fcntl.LOCK_EX):
-                folder = self._folder / upload
-                last = max(p.stat().st_mtime for p in (folder, *folder.rglob("*")))
-                if time.time() - last > self._abandoned:
-                    shutil.rmtree(folder, ignore_errors=True)
-                    removed.append(upload)
+            # Looked at before it is locked: whoever writes to it meanwhile would be refused.
+            with suppress(ServeError, OSError):
+                if self._is_abandoned(upload):
+                    with self._locked(upload, fcntl.LOCK_EX):
+                        if self._is_abandoned(upload):
+                            shutil.rmtree(self._folder / upload, ignore_errors=True)
+                            removed.append(upload)
         return removed
+
+    def _is_abandoned(self, upload: str) -> bool:
+        folder = self._folder / upload
+        last = max(p.stat().st_mtime for p in (folder, *folder.rglob("*")))
+        return time.time() - last > self._abandoned
 
     def _under_way(self) -> list[str]:
         try:
