@@ -20,6 +20,7 @@ from fastinfer.serve.errors import ServeError
 from fastinfer.serve.grpc.server import Tls
 from fastinfer.serve.messages import Limits
 from fastinfer.serve.repository.directory import Directory
+from fastinfer.serve.repository.programs import ProgramCache
 from fastinfer.serve.repository.signing import Trust, load_trust
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -101,6 +102,11 @@ class Config:
                 )
         if self.cache is not None and Path(self.cache).exists() and not Path(self.cache).is_dir():
             raise InputError(f"the cache '{self.cache}' is not a directory")
+        if self.cache is not None:  # or each worker would find out, again and again
+            try:
+                ProgramCache(self.cache)
+            except ServeError as e:
+                raise InputError(f"the cache '{self.cache}': {e}") from None
 
     def _check_access(self) -> None:
         if unknown := sorted(set(self.public) - set(SCOPES)):

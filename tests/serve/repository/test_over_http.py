@@ -340,7 +340,15 @@ def test_quota_and_abandoned_uploads_of_a_server(root):
 def test_tokens_stay_off_plain_http():
     for url in ("http://models.example", "http://127.0.0.1.example:8000"):
         assert kind_of(Remote, url, "secret") is Kind.INVALID_ARGUMENT
-    for url in ("ftp://x", "http://", "https://user:secret@host", "https://host?x=1"):
+    for url in (
+        "ftp://x",
+        "http://",
+        "https://user:secret@host",
+        "https://host?x=1",
+        "http://h:99999",
+        "http://h:x",
+        "http://[::1",
+    ):
         assert kind_of(Remote, url) is Kind.INVALID_ARGUMENT
     Remote("https://models.example", "secret")
     Remote("http://localhost:8000", "secret")

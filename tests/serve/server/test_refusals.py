@@ -67,6 +67,13 @@ def test_repositories_that_cannot_be(refused, root, tmp_path):
     assert "is not a directory" in refused(repository=root / "double" / "1" / "model.onnx")
     (tmp_path / "file").write_text("")
     assert "the cache" in refused("--cache", tmp_path / "file")
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(0o777)
+    several = ("--workers", "2", "--http-port", "9998", "--grpc-port", "9999")
+    for options in ((), several):
+        assert "the program cache cannot be made" in refused("--cache", tmp_path / "file" / "cache", *options)
+        assert f"'{shared}': the program cache must be" in refused("--cache", shared, *options)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")

@@ -9,6 +9,7 @@ import json
 import ssl
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
@@ -33,10 +34,13 @@ class Remote:
 
     def __init__(self, url: str, token: str = "") -> None:
         """Raises ServeError for a URL that is none, and for a token that would travel unencrypted."""
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query:
+        host: str | None = None
+        with suppress(ValueError):  # of the port, of brackets
+            parts = urlsplit(url)
+            host, port = parts.hostname, parts.port
+        if not host or parts.scheme not in ("http", "https") or parts.username or parts.query:
             raise ServeError(Kind.INVALID_ARGUMENT, f"{quoted(url)} is no URL of a server: https://HOST[:PORT][/PATH]")
-        if token and parts.scheme == "http" and parts.hostname not in LOOPBACK:
+        if token and parts.scheme == "http" and host not in LOOPBACK:
             raise ServeError(
                 Kind.INVALID_ARGUMENT, "a token goes over https only: over http everyone on the way reads it"
             )
@@ -45,9 +49,9 @@ class Remote:
         self._connection: http.client.HTTPConnection
         if parts.scheme == "https":
             context = ssl.create_default_context()  # SSL_CERT_FILE names other authorities
-            self._connection = http.client.HTTPSConnection(parts.hostname, parts.port, timeout=TIMEOUT, context=context)
+            self._connection = http.client.HTTPSConnection(host, port, timeout=TIMEOUT, context=context)
         else:
-            self._connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=TIMEOUT)
+            self._connection = http.client.HTTPConnection(host, port, timeout=TIMEOUT)
 
     # ----------------------------------------------------------------------------------------------------- what it does
 
