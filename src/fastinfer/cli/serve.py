@@ -46,6 +46,9 @@ def serve(
     ] = False,
     no_page: Annotated[bool, typer.Option("--no-page", help="No page at /ui.")] = False,
     max_body: Annotated[int, typer.Option(help="MiB that a request may have, again once decompressed.")] = 128,
+    spin: Annotated[
+        float, typer.Option(help="Microseconds awake after an answer, where requests come that close.")
+    ] = 200.0,
     max_connections: Annotated[int, typer.Option(help="HTTP connections at a time, per worker.")] = 8192,
     upload_quota: Annotated[float, typer.Option(help="GiB of all models that are just being pushed over HTTP.")] = 64.0,
     drain: Annotated[float, typer.Option(help="Seconds between not ready and taking no more connections.")] = 0.0,
@@ -77,6 +80,6 @@ def serve(
         workers=workers, cache=cache, keys=keys or (), issuer=issuer, audience=audience, jwks=jwks, public=public or (),
         certificate=certificate, key=key, client_ca=client_ca, insecure=insecure, shared_memory=shared_memory,
         allow_files=allow_files, page=not no_page, drain=drain, grace=grace, trusted=trusted_keys,
-        limits=Limits(body=max_body << 20), connections=max_connections, upload_quota=int(upload_quota * (1 << 30)),
+        limits=Limits(body=max_body << 20), connections=max_connections, spin=spin * 1e-6, upload_quota=int(upload_quota * (1 << 30)),
     )  # fmt: skip
     main(config, log_style, log_level)

@@ -34,6 +34,8 @@ class Config:
     (repository/signing.py); None for no signatures. certificate, key, client_ca: PEM files, for TLS and mTLS.
     shared_memory: whether regions of /dev/shm may be registered. drain: seconds between "not ready" and taking no more
     connections, for load balancers; grace: seconds that requests under way then have.
+    spin: seconds that a worker stays awake after an answer where requests come that close (http/spin.py), 0 for never; only
+    while there are more cores than workers.
     upload_quota: bytes of all models that are just being pushed over HTTP (with allow_files).
     """
 
@@ -62,6 +64,7 @@ class Config:
     limits: Limits = field(default_factory=Limits)
     connections: int = 8192
     upload_quota: int = 64 << 30
+    spin: float = 200e-6
 
     def check(self) -> None:
         """Raises InputError."""
@@ -70,6 +73,7 @@ class Config:
             ("workers", self.workers, 1),
             ("connections", self.connections, 1),
             ("upload_quota", self.upload_quota, 0),
+            ("spin", self.spin, 0),
             ("drain", self.drain, 0),
             ("grace", self.grace, 0),
         ):

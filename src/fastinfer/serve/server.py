@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from fastinfer import _core
 from fastinfer.errors import InputError
 from fastinfer.serve import admin
 from fastinfer.serve.config import Config, taken
@@ -100,9 +101,8 @@ class Server:
             self.service, c.limits, self._regions, self.gate, more, settings=self._settings,
             responded=partial(self.metrics.responded, "http"),
         )  # fmt: skip
-        self._http = HttpServer(
-            app, c.host, c.http_port, sockets=sockets, ssl=self._ssl, rules=Rules(connections=c.connections)
-        )
+        rules = Rules(connections=c.connections, spin=c.spin if _core.usable_cores() > c.workers else 0.0)
+        self._http = HttpServer(app, c.host, c.http_port, sockets=sockets, ssl=self._ssl, rules=rules)
         with taken("HTTP", c.host, c.http_port):
             await self._http.start()
         self.http_port = self._http.addresses[0][1]

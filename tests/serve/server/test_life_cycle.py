@@ -44,8 +44,8 @@ def test_what_was_taken_in_is_answered(root, tmp_path, load_class, workers):
         x = X * 64
         load = load_class(s, clients=8, model="slow", x=x, expected=X[0])
         wait_until(lambda: load.good >= 8)
-        load.stop.set()  # each client's request under way is its last
         before = load.good
+        load.stop.set()  # each client's request under way is its last
         s.process.send_signal(signal.SIGTERM)
         assert s.process.wait(20) == 0
         load.end()

@@ -27,6 +27,7 @@ from fastinfer.serve.http.body import (
 from fastinfer.serve.http.control import Control
 from fastinfer.serve.http.encode import JSON_TYPE, dumps
 from fastinfer.serve.http.inference import Inference
+from fastinfer.serve.http.repeats import REPEATS
 from fastinfer.serve.http.reply import CLOSE, Call, Handler, Reply, failure
 from fastinfer.serve.http.router import Router
 from fastinfer.serve.messages import Limits
@@ -34,6 +35,7 @@ from fastinfer.serve.regions import CUDA_OFF, SYSTEM_OFF, Regions
 from fastinfer.serve.service import Service
 from fastinfer.serve.settings import Settings
 
+Known = tuple[Fields, bytes, dict[str, Any], tuple[str, ...]]  # fields, path, methods of the route, arguments
 Route = tuple[str, str, str, Handler]  # method, pattern, scope, handler
 # Paths that need no credentials; their routes state no scope either.
 _OPEN = frozenset((b"/v2/health/live", b"/v2/health/ready", b"/ui"))
@@ -103,14 +105,20 @@ class App:
         if scope["type"] != "http":
             await _other(scope, receive, send)
             return
+        await self._answer(scope, receive, send, None)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send, known: Known | None) -> None:
+        """known: what an earlier request's head said, if this one's is the same."""
         fields: Fields | None = None
         rest = True  # of the request is still to come
         held = 0
         try:
-            fields = read_fields(scope, self.limits)
-            path = _path(scope)
-            caller = self._admit(scope, fields, path)
-            methods, arguments = self._router.find(path)
+            fields, path = known[:2] if known else (read_fields(scope, self.limits), _path(scope))
+            caller = self._admit(scope, fields, path)  # each time: who may call can change
+            methods, arguments = known[2:] if known else self._router.find(path)
+            if (remember := scope.get("extensions", {}).get(REPEATS)) is not None:
+                same = fields, path, methods, arguments
+                remember(lambda scope, receive, send: self._answer(scope, receive, send, same))
             method = scope["method"]
             needed, about_model, handler = methods.get("GET" if method == "HEAD" else method, ("", False, None))
             if needed:

@@ -31,13 +31,14 @@ class Cycle:
 
     __slots__ = (
         "_chunked", "_expects", "_head", "_left", "_more", "_news", "_parts", "_protocol", "_waiter", "disconnected",
-        "keep_alive", "response_complete", "response_started", "scope",
+        "keep_alive", "plain", "response_complete", "response_started", "scope",
     )  # fmt: skip
 
     def __init__(self, protocol: Protocol, scope: Scope, keep_alive: bool, expects: bool) -> None:
         """expects: the client waits for "100 Continue" before it sends the body."""
         self._protocol = protocol
         self.scope = scope
+        self.plain = keep_alive and not expects
         self.keep_alive = keep_alive
         self._expects = expects
         self._parts: bytes | bytearray = b""  # of the body, that nobody has asked for yet

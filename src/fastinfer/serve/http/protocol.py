@@ -22,6 +22,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from fastinfer.serve.errors import Kind, ServeError
 from fastinfer.serve.http.cycle import Cycle
 from fastinfer.serve.http.eager import start
+from fastinfer.serve.http.repeats import Repeats
 from fastinfer.serve.http.reply import failure
 from fastinfer.serve.http.state import State
 
@@ -33,6 +34,8 @@ class Protocol(HttpToolsProtocol):
         super().__init__(config, state, {}, asyncio.get_running_loop())
         self._state = state
         self._rules = state.rules
+        self._spinner = state.spinner
+        self._repeats = Repeats()
         self.cycle: Cycle | None = None  # of the request that came last
         self._active: Cycle | None = None  # the one that is being answered
         self._begun: Cycle | None = None  # in the data that is being read; starts when all of that is
@@ -95,12 +98,34 @@ class Protocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._deaf:
             return
-        self._fresh = False
-        self._read(data)
+        if self._spinner is not None:
+            self._spinner.asked()
+        app, between = self.app, not self._in_head and not self._in_body
+        if between and self._repeats.matches(data) and self._at_rest():
+            app = self._repeat(data)
+        else:
+            self._fresh = False
+            self._read(data)
+            # One request, and all of it; with a second one behind it that would be the last cycle.
+            if between and self._begun is self.cycle is not None and not self._in_head and not self._in_body:
+                self._repeats.offer(self, data, self._content)
         if (cycle := self._begun) is not None:
             self._begun = None
-            if (task := start(self.loop, cycle.run(self.app))) is not None:
+            if (task := start(self.loop, cycle.run(app))) is not None:
                 self._keep(task)
+
+    def _at_rest(self) -> bool:
+        """Every request is answered, and the connection goes on."""
+        return self.cycle is not None and self.cycle.response_complete and not self._state.draining
+
+    def _repeat(self, data: bytes) -> Any:
+        """As the parser would, for a request with the last one's head; the application for it."""
+        known = self._repeats
+        cycle = self._active = self._begun = self.cycle = Cycle(self, known.next_scope(), True, False)
+        self._deadline = None
+        cycle.add(data[len(known.head) :])
+        cycle.complete()
+        return known.app
 
     def _read(self, data: bytes) -> None:
         try:
@@ -218,6 +243,8 @@ class Protocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         self._state.total_requests += 1
+        if self._spinner is not None:
+            self._spinner.answered()
         last = self.cycle is not None and self.cycle.response_complete
         if self.transport.is_closing() or (self._deaf and not self.pipeline and last):
             return

@@ -10,6 +10,8 @@ from email.utils import formatdate
 
 from uvicorn.server import ServerState
 
+from fastinfer.serve.http.spin import Spinner
+
 
 @dataclass(frozen=True, slots=True)
 class Rules:
@@ -23,6 +25,7 @@ class Rules:
     window: float = 10.0  # in which body and answer must move by...
     rate: int = 1 << 10  # ...this, per second
     linger: float = 2.0  # for a refused request to be sent to its end, so that the client gets to read why
+    spin: float = 200e-6  # the loop stays awake for so long after an answer (spin.py); 0: never
     pipelined: int = 16  # requests behind the one that is being answered
 
 
@@ -32,6 +35,8 @@ class State(ServerState):
     def __init__(self, rules: Rules) -> None:
         super().__init__()
         self.rules = rules
+        loop = asyncio.get_running_loop()
+        self.spinner = Spinner(loop, rules.spin, lambda: self.tasks) if rules.spin else None
         self.left = asyncio.Event()  # set when a connection ends
         self.draining = False  # each answer is its connection's last
         self._second = -1
