@@ -295,6 +295,7 @@ std::shared_ptr<Segment> Executor::follow(const std::shared_ptr<Segment>& segmen
 }
 
 std::vector<Tensor> Executor::run(const std::vector<Tensor>& inputs, Profile* profile, int depth) {
+  check(!program_->shapes_only, "a program made for shapes only cannot run");
   std::vector<Desc> descs;
   descs.reserve(inputs.size());
   for (const Tensor& t : inputs) descs.push_back(t.desc);

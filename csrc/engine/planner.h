@@ -52,6 +52,7 @@ class Planner : public PlanContext {
   Operand address(const void* data) override { return absolute(data); }
   int threads() const override { return folding_ ? 1 : threads_; }
   Isa isa() const override { return program_.isa; }
+  bool shapes_only() const override { return program_.shapes_only; }
   void refuse(const std::string& reason) override;
   bool tuning() const override { return choices_.on() && !folding_; }
   int choose(const std::string& problem, std::span<const char* const> candidates, int fallback) override;

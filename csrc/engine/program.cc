@@ -31,6 +31,10 @@ class Builder final : public BuildContext {
     Constant* c = find(input);
     if (!c) return nullptr;
     if (!dense_.count(input)) packed_uses_.insert({index_, input});
+    if (program_.shapes_only) {  // what planning passes on, and nobody reads
+      static const std::shared_ptr<void> nothing = allocate_bytes(kAlign);
+      return (c->packed[how.layout] = nothing).get();
+    }
     const auto it = c->packed.find(how.layout);
     if (it != c->packed.end()) {
       check_model(c->packed_bytes[how.layout] == how.bytes, "packed constant has ", c->packed_bytes[how.layout],
@@ -88,7 +92,7 @@ bool renames_only(const Node& n) {
 
 }  // namespace
 
-Program::Program(ProgramSpec spec, Fallback fb, bool strict_)
+Program::Program(ProgramSpec spec, Fallback fb, bool strict_, bool shapes_only_)
     : inputs(std::move(spec.inputs)),
       outputs(std::move(spec.outputs)),
       constants(std::move(spec.constants)),
@@ -96,6 +100,7 @@ Program::Program(ProgramSpec spec, Fallback fb, bool strict_)
       subprograms(std::move(spec.subprograms)),
       fallback(std::move(fb)),
       strict(strict_),
+      shapes_only(shapes_only_),
       n_values(spec.n_values),
       isa(active_isa()) {
   validate();

@@ -52,7 +52,8 @@ using Fallback = std::function<std::vector<Tensor>(int index, std::span<const Te
 class Program {
  public:
   // Validates the specification, builds the operators and packs constants. Throws ModelError.
-  Program(ProgramSpec spec, Fallback fallback, bool strict);
+  // shapes_only: constants are not packed, and nothing can run: plans tell shapes and known values to another device.
+  Program(ProgramSpec spec, Fallback fallback, bool strict, bool shapes_only = false);
 
   std::vector<Port> inputs, outputs;
   std::vector<Constant> constants;
@@ -62,6 +63,7 @@ class Program {
   std::vector<std::shared_ptr<Program>> subprograms;
   Fallback fallback;
   bool strict = false;
+  bool shapes_only = false;
   int n_values = 0;
   Isa isa = Isa::baseline;
 

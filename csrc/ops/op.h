@@ -116,6 +116,8 @@ class PlanContext {
   virtual Operand address(const void* data) = 0;  // memory that the Op owns
   virtual int threads() const = 0;
   virtual Isa isa() const = 0;
+  // The steps will never run (another device asks for shapes), and packed() gave no data: do not read it.
+  virtual bool shapes_only() const { return false; }
   // Appends a step. kernel: its name for explain(). parts: at most what the work is worth, see parts_for().
   template <class P>
   void step(const char* kernel, StepFn fn, const P& params, std::span<const Operand> args, int parts = 1,

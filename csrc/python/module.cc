@@ -3,6 +3,7 @@
 #include <pybind11/stl.h>
 
 #include "csrc/base/cpu.h"
+#include "csrc/engine/memory.h"
 #include "csrc/python/arrays.h"
 #include "csrc/python/quick.h"
 #include "csrc/python/reports.h"
@@ -63,7 +64,8 @@ PYBIND11_MODULE(_core, m) {
   };
 
   py::class_<Program, std::shared_ptr<Program>>(m, "Program")
-      .def(py::init(&make_program), py::arg("spec"), py::arg("fallback"), py::arg("strict"))
+      .def(py::init(&make_program), py::arg("spec"), py::arg("fallback"), py::arg("strict"),
+           py::arg("shapes_only") = false)
       .def("constants", &held_constants)
       .def_property_readonly("fallback_reasons", [](const Program& p) { return p.fallback_reasons; })
       .def("label", &Program::label)
@@ -88,11 +90,19 @@ PYBIND11_MODULE(_core, m) {
           "explain",
           [](Executor& e, const py::sequence& inputs, bool run_it) { return explain(e, tensors_of(inputs), run_it); },
           py::arg("inputs"), py::arg("run_it"))
+      .def("shapes", &shapes, py::arg("inputs"))
       .def("trim", &Executor::trim)
       .def("forget_plans", &Executor::forget_plans)
       .def_property_readonly("cached_plans", &Executor::cached_plans)
       .def_property_readonly("cached_bytes", &Executor::cached_bytes)
       .def_property_readonly("threads", &Executor::threads);
+
+  py::class_<ArenaLayout>(m, "ArenaLayout")
+      .def(py::init<>())
+      .def("take", &ArenaLayout::take, py::arg("bytes"))
+      .def("release", [](ArenaLayout& a, size_t at, size_t bytes) { a.release(at, ArenaLayout::rounded(bytes)); },
+           py::arg("at"), py::arg("bytes"))
+      .def_property_readonly("bytes", &ArenaLayout::bytes);
 
   add_quick(m);
   m.def("native_ops", &native_ops);

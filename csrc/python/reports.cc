@@ -5,6 +5,7 @@
 
 #include "csrc/engine/check.h"
 #include "csrc/engine/describe.h"
+#include "csrc/python/arrays.h"
 
 namespace py = pybind11;
 
@@ -114,6 +115,43 @@ py::dict findings(const Program& p, const py::list& expected) {
   py::dict d;
   d["by_reference"] = by_reference;
   d["fault"] = found.fault;
+  return d;
+}
+
+py::dict shapes(Executor& e, const std::vector<std::pair<int, std::vector<int64_t>>>& inputs) {
+  std::vector<Desc> descs;
+  for (const auto& [code, dims] : inputs) {
+    check(dims.size() <= kMaxRank, "an input of rank ", dims.size(), "; at most ", kMaxRank, " is supported");
+    descs.push_back({static_cast<DType>(code), Shape(dims.begin(), dims.end())});
+  }
+  std::shared_ptr<Segment> plan;
+  {
+    py::gil_scoped_release unlocked;
+    plan = e.plan(descs);
+  }
+  const Program& p = e.program();
+  py::dict values;
+  for (const Node& n : p.nodes)
+    for (const int v : n.outputs) {
+      if (v < 0) continue;
+      const ValueState& state = plan->state[v];
+      if (state.desc.dtype == DType::none) continue;
+      py::object known = py::none();
+      if (state.known) {
+        Tensor copy = allocate_tensor(state.desc.dtype, state.desc.shape);
+        if (const size_t bytes = state.desc.bytes()) std::memcpy(copy.data, state.known, bytes);
+        known = to_object(copy);
+      }
+      const Shape& s = state.desc.shape;
+      const py::object extents = py::cast(std::vector<int64_t>(s.begin(), s.end()));
+      values[py::int_(v)] = py::make_tuple(static_cast<int>(state.desc.dtype), py::tuple(extents), known);
+    }
+  py::dict d;
+  d["values"] = values;
+  d["pivot"] = plan->end == SegmentEnd::finished ? -1 : plan->pivot;
+  d["end"] = plan->end == SegmentEnd::finished     ? "finished"
+             : plan->end == SegmentEnd::need_value ? "what follows depends on the values of a tensor"
+                                                   : "an operator runs by itself: its result's shape is not known before";
   return d;
 }
 

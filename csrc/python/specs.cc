@@ -107,7 +107,8 @@ Fallback fallback_of(const py::object& function) {
 
 }  // namespace
 
-std::shared_ptr<Program> make_program(const py::dict& d, const py::object& fallback, bool strict) {
+std::shared_ptr<Program> make_program(const py::dict& d, const py::object& fallback, bool strict,
+                                      bool shapes_only) {
   ProgramSpec spec;
   spec.n_values = py::cast<int>(d["n_values"]);
   for (const py::handle& p : py::list(d["inputs"])) spec.inputs.push_back(port_of(py::cast<py::dict>(p)));
@@ -118,7 +119,7 @@ std::shared_ptr<Program> make_program(const py::dict& d, const py::object& fallb
     spec.subprograms.push_back(py::cast<std::shared_ptr<Program>>(s));
   Fallback call = fallback_of(fallback);
   py::gil_scoped_release unlocked;
-  return std::make_shared<Program>(std::move(spec), std::move(call), strict);
+  return std::make_shared<Program>(std::move(spec), std::move(call), strict, shapes_only);
 }
 
 py::list held_constants(const Program& p) {

@@ -70,6 +70,10 @@ class Program:
         """Build the native program. ``fallback`` makes, when first needed, the function that runs a node by reference."""
         return _native(self.graph, self.tensors, fallback, strict)
 
+    def shapes_only(self) -> _core.Program:
+        """A native program that plans, for another device that runs it, and packs no weights."""
+        return _native(self.graph, self.tensors, None, False, shapes_only=True)
+
     def call(self) -> Call | None:
         """How the torch module that this was compiled from is called; None for other models."""
         noted = self.notes.get("call")
@@ -91,7 +95,9 @@ class Program:
                 self.tensors[key] = None
 
 
-def _native(graph: Graph, tensors: dict[str, Any], fallback: Any, strict: bool) -> _core.Program:
+def _native(
+    graph: Graph, tensors: dict[str, Any], fallback: Any, strict: bool, shapes_only: bool = False
+) -> _core.Program:
     def attr(pair: list) -> list:
         return ["tensor", _dense(tensors, pair[1])] if pair[0] == "tensor" else pair
 
@@ -115,7 +121,7 @@ def _native(graph: Graph, tensors: dict[str, Any], fallback: Any, strict: bool) 
             runner.append(fallback()(nodes))
         return runner[0](index, inputs, [o >= 0 for o in nodes[index]["outputs"]])
 
-    return _core.Program(spec, run_node, strict)
+    return _core.Program(spec, run_node, strict, shapes_only)
 
 
 def _constant(value: int, tensors: dict[str, Any], key: str) -> dict[str, Any]:

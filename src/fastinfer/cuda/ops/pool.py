@@ -1,0 +1,8 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pooling and resizing, channels last."""
+
+from __future__ import annotations
+
+from fastinfer.cuda.context import Binder
+
+BINDERS: dict[tuple[str, str], Binder] = {}

@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A lowered model on a device: its nodes, its constants there in the layouts that kernels want, and the shapes of its values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from fastinfer import _core
+from fastinfer.cuda.context import Desc
+from fastinfer.cuda.device import Device
+from fastinfer.cuda.dtypes import dtype_of, stored, tensor_of
+from fastinfer.cuda.precision import Precision
+from fastinfer.errors import UnsupportedError
+from fastinfer.program import Graph, Program
+
+
+class DeviceProgram:
+    """Immutable but for what it remembers: constants are uploaded when a plan first wants them."""
+
+    def __init__(self, program: Program, device: Device, precision: Precision) -> None:
+        self.device, self.precision = device, precision
+        self.graph: Graph = program.graph
+        self.nodes = self.graph.nodes
+        self.attributes = [self._attributes(n, program) for n in self.nodes]
+        self.constants: dict[int, np.ndarray] = {v: _dense(program, key) for v, key in self.graph.constants.items()}
+        self._uploaded: dict[tuple[Any, ...], torch.Tensor] = {}
+        self._shapes = _core.Executor(program.shapes_only(), 1)
+        self.last_use = self._last_uses()
+
+    def shapes(self, inputs: list[tuple[int, tuple[int, ...]]]) -> dict[str, Any]:
+        """Of all values, for inputs of these type codes and shapes (see _core.pyi). Raises InputError."""
+        return self._shapes.shapes(inputs)
+
+    def constant(
+        self, value: int, layout: str, make: Callable[[torch.Tensor], torch.Tensor] | None, dtype: torch.dtype | None
+    ) -> torch.Tensor:
+        array = self.constants[value]
+        kept = dtype or stored(dtype_of(array.dtype), self.precision)
+        key = self.graph.constants[value], layout, kept
+        tensor = self._uploaded.get(key)
+        if tensor is None:
+            tensor = tensor_of(array, kept, self.device.torch)
+            tensor = self._uploaded[key] = make(tensor).contiguous() if make else tensor
+        return tensor
+
+    @property
+    def constant_bytes(self) -> int:
+        return sum(t.nbytes for t in self._uploaded.values())
+
+    def desc(self, code: int, shape: tuple[int, ...]) -> Desc:
+        return Desc(stored(dtype_of(_core.numpy_dtype(code)), self.precision), shape)
+
+    def label(self, node: int) -> str:
+        n = self.nodes[node]
+        return f"node '{n['name']}' ({n['domain'] + '.' if n['domain'] else ''}{n['op']})"
+
+    def _last_uses(self) -> dict[int, int]:
+        uses = {v: i for i, n in enumerate(self.nodes) for v in n["inputs"] if v >= 0}
+        return {**uses, **{port["value"]: len(self.nodes) for port in self.graph.outputs}}
+
+    @staticmethod
+    def _attributes(node: dict[str, Any], program: Program) -> dict[str, Any]:
+        return {
+            name: np.asarray(program.tensors[value]) if kind == "tensor" else value
+            for name, (kind, value) in node["attrs"].items()
+        }
+
+
+def _dense(program: Program, key: str) -> np.ndarray:
+    held = program.tensors[key]
+    array = held.get("dense") if isinstance(held, dict) else held
+    if array is None:
+        raise UnsupportedError("the program was saved for CPUs, with packed weights only: compile the model again")
+    return np.asarray(array)
