@@ -47,9 +47,9 @@ class Plan:
     arena_bytes: int
     kept: list[torch.Tensor] = field(default_factory=list)  # what handles point into
 
-    def launch(self) -> None:
-        """All steps on the current stream."""
-        for step in self.steps:
+    def launch(self, which: slice = slice(None)) -> None:
+        """Steps, in order, on the current stream."""
+        for step in self.steps[which]:
             step.run(*[h.tensor if h is not None else None for h in step.handles], **step.static)
 
 
@@ -79,9 +79,10 @@ class Planner:
 
     def plan(self) -> Plan:
         """Raises NotPlannable."""
-        for self.current in range(len(self.program.nodes)):
-            self._node(self.current)
-            self._release(self.current)
+        for index in range(len(self.program.nodes)):
+            self.current = index
+            self._node(index)
+            self._release(index)
         outputs = [self._output(port["value"], port["dtype"]) for port in self.program.graph.outputs]
         return self._finish(outputs)
 
