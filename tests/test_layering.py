@@ -30,7 +30,8 @@ PYTHON = {
     "model": {*BASE, "variants", "binding", "batching", "call", "program", "tensors", "report", "fallback", "tuning"},
     "check": {*BASE, "fallback", "passes", "program"},
     "api": {*BASE, "check", "model", "tensors", "lower", "frontend", "passes", "quantize"},
-    "cuda": {*BASE, "model", "program"},
+    "_cuda": {"errors"},
+    "cuda": {*BASE, "_cuda", "model", "program"},
     "onnx_backend": {*BASE, "api"},
     "peers": BASE,
     "bench": {*BASE, "peers", "model"},
@@ -43,6 +44,7 @@ NATIVE = {
     "csrc/ops": {"csrc/base", "kernels"},
     "csrc/engine": {"csrc/base", "kernels", "csrc/ops"},
     "csrc/python": {"csrc/base", "kernels", "csrc/ops", "csrc/engine"},
+    "csrc/cuda": {"csrc/base", "kernels"},
 }
 
 
@@ -72,7 +74,7 @@ def python_edges():
 def native_edges():
     layer_of = lambda name: name.split("/")[0] if name.startswith("kernels/") else "/".join(name.split("/")[:2])  # noqa: E731
     for path in sorted([*ROOT.glob("csrc/**/*"), *ROOT.glob("kernels/**/*")]):
-        if path.suffix in (".h", ".cc", ".inc", ".cu"):
+        if path.suffix in (".h", ".cc", ".inc", ".cu", ".cuh"):
             for target in re.findall(r'^\s*#\s*include\s+"([^"]+)"', path.read_text(), re.M):
                 name = path.relative_to(ROOT).as_posix()
                 yield path, layer_of(name), layer_of(target) if "/" in target else layer_of(name)

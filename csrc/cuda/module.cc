@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+// fastinfer._cuda: pointers and streams cross as integers, so no framework's headers are needed. One file, as
+// pybind11's headers cost more than all kernels. Imports without a driver: the runtime is linked statically and looks
+// for libcuda.so when it is first asked.
+#include <pybind11/pybind11.h>
+
+#include "csrc/base/error.h"
+#include "csrc/cuda/device.h"
+#include "kernels/batching/ragged.cuh"
+
+namespace py = pybind11;
+
+namespace fi {
+namespace {
+
+template <class T>
+T* at(uintptr_t address) {
+  return reinterpret_cast<T*>(address);
+}
+
+void export_ragged(py::module_& m) {
+  py::class_<Ragged>(m, "Ragged")
+      .def(py::init([](uintptr_t from, uintptr_t to, uintptr_t offsets, int64_t sequences, int64_t extent,
+                       int64_t total, int64_t row_bytes) {
+        return Ragged{at<void>(from), at<void>(to), at<int32_t>(offsets), sequences, extent, total, row_bytes};
+      }))
+      .def_property_readonly("width", &ragged_width)
+      .def("piece", [](const Ragged& r, int64_t sequence, int64_t begin, int64_t end) {
+        const RaggedPiece p = ragged_piece(r, sequence, begin, end);
+        return py::make_tuple(p.padded, p.packed, p.bytes);
+      });
+  m.def("pack_ragged", [](const Ragged& r, uintptr_t stream) { pack_ragged(r, at<void>(stream)); });
+  m.def("unpack_ragged", [](const Ragged& r, uintptr_t stream) { unpack_ragged(r, at<void>(stream)); });
+}
+
+}  // namespace
+}  // namespace fi
+
+PYBIND11_MODULE(_cuda, m) {
+  using namespace fi;
+  m.doc() = "fastinfer's CUDA C++ kernels; use fastinfer.cuda.native instead of this module.";
+  static PyObject* classes[2];
+  const py::module_ errors = py::module_::import("fastinfer.errors");
+  classes[0] = errors.attr("FastinferError").cast<py::object>().release().ptr();
+  classes[1] = errors.attr("InputError").cast<py::object>().release().ptr();
+  py::register_local_exception_translator([](std::exception_ptr p) {
+    try {
+      if (p) std::rethrow_exception(p);
+    } catch (const InputError& e) {
+      PyErr_SetString(classes[1], e.what());
+    } catch (const Error& e) {
+      PyErr_SetString(classes[0], e.what());
+    }
+  });
+  m.def("device_count", &device_count);
+  m.def("runtime_version", &runtime_version);
+  export_ragged(m);
+}
