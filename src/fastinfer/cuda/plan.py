@@ -5,6 +5,7 @@ come from the C++ planner, offsets from its arena layout."""
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -202,9 +203,10 @@ class Planner:
         attributes = self.program.attributes[index]
         handles = [self.where(v) if v >= 0 else None for v in node["inputs"]]
         outputs = [self.define(v) if v >= 0 else None for v in node["outputs"]]
+        memo: dict[Any, Any] = {}  # small tables on the device, which a captured graph goes on reading
 
         def launch(*tensors: torch.Tensor | None) -> None:
-            results = run(Call(node, tensors[: len(given)], known, attributes))
+            results = run(Call(node, tensors[: len(given)], known, attributes, memo=memo))
             made = [results] if isinstance(results, torch.Tensor) else results
             for out, result in zip(tensors[len(given) :], made):
                 if out is not None and result is not None:

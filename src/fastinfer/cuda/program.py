@@ -25,6 +25,7 @@ class DeviceProgram:
         self.device, self.precision = device, precision
         self.graph: Graph = program.graph
         self.nodes = self.graph.nodes
+        self.tensors = program.tensors  # those of subgraphs: dynamic.py
         self.attributes = [self._attributes(n, program) for n in self.nodes]
         self.constants: dict[int, np.ndarray] = {v: _dense(program, key) for v, key in self.graph.constants.items()}
         self._uploaded: dict[tuple[Any, ...], torch.Tensor] = {}

@@ -5,6 +5,7 @@
 function bodies in standard operators.
 """
 
-from fastinfer.cuda.torch_ops.call import Call, NotStatic, TorchOp, find
+from fastinfer.cuda.torch_ops.call import Call, NotStatic, TorchOp
+from fastinfer.cuda.torch_ops.table import find
 
 __all__ = ["Call", "NotStatic", "TorchOp", "find"]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One run of one node through torch, and the table of functions that do it."""
+"""One run of one node through torch."""
 
 from __future__ import annotations
 
@@ -9,6 +9,21 @@ from typing import Any
 import numpy as np
 import torch
 
+from fastinfer import _core
+from fastinfer.errors import UnsupportedError
+
+HALF = (torch.float16, torch.bfloat16)
+# torch computes little in these; their bits move as the signed type's.
+SIGNED = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: torch.int64}
+
+DTYPES = {
+    "float32": torch.float32, "float64": torch.float64, "float16": torch.float16, "bfloat16": torch.bfloat16,
+    "int8": torch.int8, "int16": torch.int16, "int32": torch.int32, "int64": torch.int64, "bool": torch.bool,
+    "uint8": torch.uint8, "uint16": torch.uint16, "uint32": torch.uint32, "uint64": torch.uint64,
+    "float8_e4m3fn": torch.float8_e4m3fn, "float8_e5m2": torch.float8_e5m2,
+    "complex64": torch.complex64, "complex128": torch.complex128,
+}  # fmt: skip
+
 
 class NotStatic(Exception):
     """The node needs the values of a tensor on the host, which are not known while planning."""
@@ -16,7 +31,8 @@ class NotStatic(Exception):
 
 class Call:
     """A node's attributes and inputs. known: values that the host has, by input; where it has none, host() reads the tensor
-    back if `read_back`, else raises NotStatic."""
+    back if `read_back`, else raises NotStatic. memo: what a node keeps from run to run (small tables on the device): it
+    must live as long as a captured graph does."""
 
     def __init__(
         self,
@@ -25,9 +41,12 @@ class Call:
         known: Sequence[np.ndarray | None],
         attributes: dict[str, Any],
         read_back: bool = False,
+        memo: dict[Any, Any] | None = None,
+        device: torch.device | None = None,
     ) -> None:
-        self.node, self.tensors, self._known, self._attributes = node, tensors, known, attributes
-        self._read_back = read_back
+        self.node, self.tensors, self._known, self.attributes = node, tensors, known, attributes
+        self._read_back, self.memo = read_back, {} if memo is None else memo
+        self.device = device or next((t.device for t in tensors if t is not None), torch.device("cpu"))
 
     @property
     def n_inputs(self) -> int:
@@ -41,31 +60,98 @@ class Call:
         return out < self.n_outputs and self.node["outputs"][out] >= 0
 
     def attr(self, name: str, default: Any = None) -> Any:
-        return self._attributes.get(name, default)
+        return self.attributes.get(name, default)
 
     def has(self, i: int) -> bool:
         return i < len(self.tensors) and (self.tensors[i] is not None or self._known[i] is not None)
 
     def x(self, i: int) -> torch.Tensor:
-        """Input i on the device."""
+        """Input i on the device, as stored."""
         tensor = self.tensors[i]
-        assert tensor is not None
-        return tensor
+        if tensor is None:
+            return self.upload(self.host(i))
+        return tensor if tensor.device == self.device else tensor.to(self.device)
+
+    def wide(self, i: int) -> torch.Tensor:
+        """Input i, in float32 where it is stored in half of that."""
+        x = self.x(i)
+        return x.float() if x.dtype in HALF else x
 
     def maybe(self, i: int) -> torch.Tensor | None:
         return self.x(i) if self.has(i) else None
 
+    def maybe_wide(self, i: int) -> torch.Tensor | None:
+        return self.wide(i) if self.has(i) else None
+
     def host(self, i: int) -> np.ndarray:
         """Input i on the host."""
-        known = self._known[i]
-        if known is None and not self._read_back:
+        known, tensor = self._known[i], self.tensors[i]
+        if known is not None:
+            return known
+        assert tensor is not None
+        if not self._read_back:
             raise NotStatic(f"input {i} is not known before the model runs")
-        return self.x(i).cpu().numpy() if known is None else known
+        tensor = tensor.cpu()
+        return tensor.float().numpy() if tensor.dtype == torch.bfloat16 else tensor.numpy()
+
+    def ints(self, i: int) -> list[int]:
+        return [int(v) for v in self.host(i).reshape(-1)]
+
+    def int_(self, i: int) -> int:
+        return self.ints(i)[0]
+
+    def ints_or_attr(self, i: int, name: str) -> list[int] | None:
+        """What older opsets had as an attribute."""
+        given = self.ints(i) if self.has(i) else self.attr(name)
+        return None if given is None else [int(v) for v in given]
+
+    def form(self) -> tuple[Any, ...]:
+        """What an operator's meaning depends on: attributes, and which inputs there are, of which types and ranks."""
+        attributes = [(k, v.tobytes() if isinstance(v, np.ndarray) else repr(v)) for k, v in self.attributes.items()]
+        inputs = [(x.dtype, x.ndim) if (x := self.maybe(i)) is not None else None for i in range(self.n_inputs)]
+        return self.node["op"], self.n_outputs, *inputs, *attributes
+
+    def upload(self, array: np.ndarray, dtype: torch.dtype | None = None) -> torch.Tensor:
+        """A table made on the host, on the device; the same one for the same content."""
+        key = array.tobytes(), array.dtype.str, array.shape, dtype, self.device
+        if key not in self.memo:
+            tensor = torch.from_numpy(np.array(array, order="C"))
+            self.memo[key] = tensor.to(device=self.device, dtype=dtype or tensor.dtype)
+        return self.memo[key]
 
 
 TorchOp = Callable[[Call], "torch.Tensor | Sequence[torch.Tensor | None]"]
-OPS: dict[tuple[str, str], TorchOp] = {}
 
 
-def find(domain: str, op: str) -> TorchOp | None:
-    return OPS.get((domain, op))
+def dtype_of_code(code: int) -> torch.dtype:
+    """ONNX's type code → torch's type. Raises UnsupportedError where torch has none."""
+    name = _core.numpy_dtype(int(code)).name
+    if name not in DTYPES:
+        raise UnsupportedError(f"torch has no type for {name}")
+    return DTYPES[name]
+
+
+def int64(x: torch.Tensor) -> torch.Tensor:
+    """Integers that torch computes in: the unsigned ones beyond 8 bits as int64 (uint64: its bits)."""
+    if x.dtype == torch.uint64:
+        return x.view(torch.int64)
+    return x.to(torch.int64) if x.dtype in SIGNED else x
+
+
+def signed(x: torch.Tensor) -> torch.Tensor:
+    """The same bits in a type that torch moves."""
+    if x.dtype in SIGNED:
+        return x.view(SIGNED[x.dtype])
+    return x.view(torch.int8) if x.dtype in (torch.float8_e4m3fn, torch.float8_e5m2) else x
+
+
+def like(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Back from int64() or signed(): the low bits."""
+    if x.dtype == dtype:
+        return x
+    return x.view(dtype) if x.dtype.itemsize == dtype.itemsize else x.to(dtype)
+
+
+def moved(fn: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor) -> torch.Tensor:
+    """fn, which only moves elements, of a tensor of any type."""
+    return like(fn(signed(x)), x.dtype)

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Conversions between element types."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from fastinfer.cuda.torch_ops.call import DTYPES, Call, TorchOp, dtype_of_code, int64
+from fastinfer.errors import UnsupportedError
+
+FP8 = (torch.float8_e4m3fn, torch.float8_e5m2)
+_VIEWED = ("bfloat16", "float8_e4m3fn", "float8_e5m2")
+# Beyond these the nearest number is past the largest one, which is NaN (e4m3, the tie goes to 448) or infinity.
+_OVERFLOW = {torch.float8_e4m3fn: (464.0, "nan"), torch.float8_e5m2: (61439.99, "inf")}
+_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+
+
+def cast(x: torch.Tensor, dtype: torch.dtype, saturate: bool = True) -> torch.Tensor:
+    """As ONNX's Cast: to integers towards zero; to fp8 by the nearest, saturating or not."""
+    if x.dtype == dtype:
+        return x
+    if x.dtype == torch.uint64 and dtype.is_floating_point:
+        x = int64(x).to(torch.float64) + (int64(x) < 0) * 2.0**64
+    if dtype in FP8:
+        x = x.to(torch.float32)
+        most = torch.finfo(dtype).max
+        y = x.clamp(-most, most).to(dtype)
+        if saturate:
+            return y
+        least, becomes = _OVERFLOW[dtype]
+        beyond = torch.copysign(torch.full_like(x, float(becomes)), x)
+        return torch.where(x.abs() > least, beyond, y.float()).to(dtype)
+    return x.to(dtype)
+
+
+def _cast(call: Call) -> torch.Tensor:
+    return cast(call.x(0), dtype_of_code(call.attr("to")), bool(call.attr("saturate", 1)))
+
+
+def _cast_like(call: Call) -> torch.Tensor:
+    return cast(call.x(0), call.x(1).dtype, bool(call.attr("saturate", 1)))
+
+
+def _bit_cast(call: Call) -> torch.Tensor:
+    """The bits of as many elements in a type of the same width."""
+    x, dtype = call.x(0), dtype_of_code(call.attr("to"))
+    if x.dtype.itemsize != dtype.itemsize or torch.bool in (x.dtype, dtype):
+        raise UnsupportedError(f"BitCast from {x.dtype} to {dtype}")
+    return x.view(dtype)
+
+
+def to_torch(array: np.ndarray) -> torch.Tensor:
+    """An array as a tensor on the CPU. Raises UnsupportedError for strings, 4-bit numbers and the like."""
+    if array.dtype.name not in DTYPES:
+        raise UnsupportedError(f"torch has no type for {array.dtype}")
+    dtype = DTYPES[array.dtype.name]
+    if array.dtype.name not in _VIEWED:
+        return torch.from_numpy(np.array(array, order="C"))
+    raw = np.array(array, order="C").view({1: np.uint8, 2: np.int16}[dtype.itemsize])
+    return torch.from_numpy(raw).view(dtype)
+
+
+def to_numpy(tensor: torch.Tensor) -> np.ndarray:
+    """The tensor's elements as an array of the same type (bfloat16 and fp8 by ml_dtypes)."""
+    tensor = tensor.detach().cpu().contiguous()
+    if tensor.dtype == torch.bfloat16 or tensor.dtype in FP8:
+        import ml_dtypes
+
+        raw = tensor.view(torch.int16 if tensor.dtype == torch.bfloat16 else torch.uint8).numpy()
+        return raw.view(np.dtype(getattr(ml_dtypes, _NAMES[tensor.dtype])))
+    return tensor.numpy()
+
+
+EXACT: dict[str, TorchOp] = {"Cast": _cast, "CastLike": _cast_like, "BitCast": _bit_cast}
