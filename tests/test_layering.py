@@ -31,7 +31,7 @@ PYTHON = {
     "check": {*BASE, "fallback", "passes", "program"},
     "api": {*BASE, "check", "model", "tensors", "lower", "frontend", "passes", "quantize"},
     "_cuda": {"errors"},
-    "cuda": {*BASE, "_cuda", "model", "program"},
+    "cuda": {*BASE, "_cuda", "batching", "fallback", "model", "passes", "program"},
     "onnx_backend": {*BASE, "api"},
     "peers": BASE,
     "bench": {*BASE, "peers", "model"},
