@@ -7,6 +7,7 @@
 #include "csrc/base/error.h"
 #include "csrc/cuda/device.h"
 #include "kernels/batching/ragged.cuh"
+#include "kernels/nbits/w4a16.cuh"
 
 namespace py = pybind11;
 
@@ -33,6 +34,46 @@ void export_ragged(py::module_& m) {
   m.def("unpack_ragged", [](const Ragged& r, uintptr_t stream) { unpack_ragged(r, at<void>(stream)); });
 }
 
+void export_w4a16(py::module_& m) {
+  py::class_<W4A16>(m, "W4A16")
+      .def(py::init([](uintptr_t a, uintptr_t weights, uintptr_t meta, uintptr_t bias, uintptr_t y, int64_t rows,
+                       int64_t n, int64_t k, int block_shift, bool bf16, int warps, int split) {
+        return W4A16{at<void>(a),
+                     at<uint32_t>(weights),
+                     at<uint32_t>(meta),
+                     at<void>(bias),
+                     at<void>(y),
+                     rows,
+                     n,
+                     k,
+                     block_shift,
+                     bf16,
+                     warps,
+                     split};
+      }));
+  m.def("w4_extents", [](int64_t n, int64_t k, int block_shift) {
+    const W4Extents x = w4_extents(n, k, block_shift);
+    return py::make_tuple(x.pairs, x.chunks, x.blocks);
+  });
+  m.def("w4_schedule", [](int64_t n, int64_t k) {
+    const W4Schedule s = w4_schedule(n, k);
+    return py::make_tuple(s.warps, s.split);
+  });
+  m.def("w4_shuffle", [](int64_t n, int64_t k, int block_shift, uintptr_t q, uintptr_t weights) {
+    py::gil_scoped_release unlocked;
+    w4_shuffle(n, k, block_shift, at<uint8_t>(q), at<uint32_t>(weights));
+  });
+  m.def("w4_unshuffle", [](int64_t n, int64_t k, int block_shift, uintptr_t weights, uintptr_t q) {
+    w4_unshuffle(n, k, block_shift, at<uint32_t>(weights), at<uint8_t>(q));
+  });
+  m.def("w4_shuffle_meta",
+        [](int64_t n, int64_t k, int block_shift, uintptr_t scales, uintptr_t zeros, uintptr_t meta) {
+          w4_shuffle_meta(n, k, block_shift, at<float>(scales), at<uint8_t>(zeros), at<uint32_t>(meta));
+        });
+  m.def("w4a16", [](const W4A16& p, uintptr_t stream) { w4a16(p, at<void>(stream)); });
+  m.def("w4a16_on_host", &w4a16_on_host);
+}
+
 }  // namespace
 }  // namespace fi
 
@@ -55,4 +96,5 @@ PYBIND11_MODULE(_cuda, m) {
   m.def("device_count", &device_count);
   m.def("runtime_version", &runtime_version);
   export_ragged(m);
+  export_w4a16(m);
 }
