@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from fastinfer import model as model_file
 from fastinfer.errors import ModelError, UnsupportedError, is_own_mistake
 from fastinfer.model import Model
 from fastinfer.tensors import TensorSpec
@@ -37,7 +38,8 @@ def compile(
     example_inputs: a tuple of positional or a dict of keyword arguments for a torch module. None, numbers and strings
         among them are fixed: a call gives the same or leaves them out. With ``tune``, also arrays for the inputs of an ONNX model.
     dynamic_shapes: as for ``torch.export.export``; what each ``Dim`` states (equal extents, min, max) is checked at calls.
-    precision: "fp32" (the default keeps float32 accuracy), or "bf16": convolutions and products with constant
+    device: "cpu", or "cuda" ("cuda:1") for an NVIDIA GPU of compute capability 8.0 or more: docs/gpu.md.
+    precision: on the GPU "fp32", "tf32", "bf16", "f16", "int8" and "fp8"; on the CPU "fp32" (the default keeps float32 accuracy), or "bf16": convolutions and products with constant
         weights may round their operands to bfloat16 (float32 sums), which gives outputs within about 1e-2 of their
         largest value. It is fast on CPUs with AVX-512 BF16 and correct on all.
     threads: threads a call may use, the caller included; default: the cores this process may use.
@@ -49,8 +51,9 @@ def compile(
 
     Raises ModelError (the model is wrong) or UnsupportedError (it cannot run as asked).
     """
-    if device != "cpu":
-        raise UnsupportedError(f"device='{device}'; this build runs on 'cpu'")
+    on_cpu = device == "cpu"
+    if not on_cpu:
+        _check_cuda(device, precision, threads)
     from fastinfer import frontend, passes
     from fastinfer.check import check
     from fastinfer.lower import lower, port_of
@@ -59,7 +62,7 @@ def compile(
         return compile(source, device=device, precision=precision, threads=threads, strict=strict,
                        overridable=[*overridable, *names])  # fmt: skip
 
-    if precision not in passes.PRECISIONS:
+    if on_cpu and precision not in passes.PRECISIONS:
         raise UnsupportedError(
             f"precision='{precision}'; this build computes in {', '.join(map(repr, passes.PRECISIONS))}"
         )
@@ -82,20 +85,39 @@ def compile(
         defaults = model.meta[frontend.DEFAULTS]
     metadata = _metadata(model)
     with _stage("optimizing the model"), passes.pattern.own_names():
-        model = passes.run_pipeline(model, precision=precision)
+        model = passes.run_pipeline(model, precision=precision if on_cpu else "fp32")
         packed = passes.pack_sequences(model)
         rows = passes.independent_rows(model) if isinstance(packed, str) else "it packs"
     with _stage("lowering the model"):
         program = lower(model, defaults, packed, rows, names, ranges, expect=True)
         program.notes.update({"metadata": metadata} if metadata and call is None else {})
-        made = Model(
-            program, threads=threads, strict=strict, call=call,
-            overridable=constants, with_inputs=again if constants else None,
-        )  # fmt: skip
+        options: dict[str, Any] = {
+            "strict": strict, "call": call, "overridable": constants, "with_inputs": again if constants else None,
+        }  # fmt: skip
+        if not on_cpu:
+            from fastinfer.cuda.model import CudaModel
+
+            return CudaModel(program, device=device, precision=precision, **options)
+        made = Model(program, threads=threads, **options)
         program.notes["by_reference"] = check(program, made._native, strict)
     if tune:
         _tune(made, example_inputs)
     return made
+
+
+def _check_cuda(device: str, precision: str, threads: int | None) -> None:
+    """What can be refused before the model is read. Raises UnsupportedError."""
+    if device.split(":")[0] != "cuda":
+        raise UnsupportedError(f"device='{device}'; needed: 'cpu', 'cuda' or 'cuda:<number>'")
+    try:
+        from fastinfer.cuda.device import open_device
+        from fastinfer.cuda.precision import precision_of
+    except ImportError as e:
+        raise UnsupportedError(f"device='{device}' needs torch and triton (pip install 'fastinfer[gpu]'): {e}") from e
+    open_device(device)
+    precision_of(precision)
+    if threads is not None:
+        raise UnsupportedError(f"threads={threads} is for device='cpu'")
 
 
 def _tune(model: Model, example: tuple | dict[str, Any] | None) -> None:
@@ -159,3 +181,33 @@ def _is_torch(source: Any) -> bool:
         return False
     torch = sys.modules["torch"]
     return isinstance(source, torch.nn.Module | torch.export.ExportedProgram)
+
+
+def load(
+    path: str | os.PathLike,
+    *,
+    threads: int | None = None,
+    strict: bool = False,
+    device: str = "cpu",
+    precision: str = "fp32",
+) -> Model:
+    """Load a program written by :meth:`Model.save`. Constants are mapped from the file. Needs neither torch nor onnx on the CPU.
+
+    device, precision: as for :func:`compile`; on the CPU a program has the precision that it was compiled with. One that was
+    compiled for the CPU may hold weights in the CPU kernels' layout only: a GPU cannot use those.
+
+    Raises ModelError for what is no good file, UnsupportedError for what it cannot do here.
+    """
+    if device == "cpu":
+        if precision != "fp32":
+            raise UnsupportedError(f"precision='{precision}'; a saved program has the one that it was compiled with")
+        return model_file.load(path, threads=threads, strict=strict)
+    _check_cuda(device, precision, threads)
+    from fastinfer import program
+    from fastinfer.cuda.model import CudaModel
+
+    try:
+        held = program.load(path)
+    except OSError as e:
+        raise ModelError(f"'{os.fspath(path)}' cannot be read: {e}") from e
+    return CudaModel(held, device=device, precision=precision, strict=strict)

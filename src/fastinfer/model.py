@@ -60,15 +60,9 @@ class Model:
         self._program, self._strict, self._outputs_seen = program, strict, False
         if call is not None:
             program.notes["call"] = call.as_dict()
-        self._native = program.native(_reference, strict)
-        if strict and (found := dict(program.notes.get("by_reference", {}))):
-            label, reason = next(iter(found.items()))
-            raise UnsupportedError(f"{label} has no native form ({reason}), which strict=True forbids")
-        program.release_constants()
-        cores = _core.usable_cores()
         if threads is not None and (not isinstance(threads, int) or threads < 1):
             raise InputError(f"threads={threads!r}; needed: a whole number, at least 1")
-        self._executor = _core.Executor(self._native, min(threads or cores, 64))
+        self._native, self._executor = self._engine(threads)
         self._tuned = _table(program.notes.get("tuning", {}))
         if self._tuned:
             self._native.set_tuning(self._tuned)
@@ -90,6 +84,16 @@ class Model:
         # Calls with dense numpy arrays of shapes seen before, without this file; None answers all others.
         self._quick: Any = None
         self._flat = self._binding.plain and (self._call is None or self._call.result is None)
+
+    def _engine(self, threads: int | None) -> tuple[_core.Program, Any]:
+        """What plans and what runs; a subclass's runs elsewhere."""
+        program = self._program
+        native = program.native(_reference, self._strict)
+        if self._strict and (found := dict(program.notes.get("by_reference", {}))):
+            label, reason = next(iter(found.items()))
+            raise UnsupportedError(f"{label} has no native form ({reason}), which strict=True forbids")
+        program.release_constants()
+        return native, _core.Executor(native, min(threads or _core.usable_cores(), 64))
 
     # ------------------------------------------------------------------------------------------------------------ run
 
@@ -145,7 +149,7 @@ class Model:
     def _see(self, results: Sequence[Any]) -> None:
         """What comes out is looked at once; from then on calls may take the quick way."""
         self.outputs, self._outputs_seen = check_declared(self.outputs, results), True
-        if not self._binding.optionals:
+        if not self._binding.optionals and isinstance(self._executor, _core.Executor):
             self._quick = _core.Quick(self._executor, tuple(self._binding.names), tuple(self._output_names))
 
     def run_many(self, feeds: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -228,7 +232,7 @@ class Model:
             return None
         try:
             native = self._program.packed_native(self._native)
-            return PackedForm(notes, native, self.threads, self._program.graph.inputs)
+            return PackedForm(notes, _core.Executor(native, self.threads, 8), self._program.graph.inputs)
         except ModelError as e:
             self._drop_packed(str(e))
             return None

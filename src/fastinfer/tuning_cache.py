@@ -51,8 +51,9 @@ class TuningCache:
     """problem → the label of the candidate that won. A file that cannot be read is ignored with a warning, one that
     cannot be written too: tuning then is repeated next time."""
 
-    def __init__(self, isa: str, where: Path | None = None) -> None:
-        self.about = {"format": FORMAT, "machine": machine(), "build": build(), "isa": isa}
+    def __init__(self, isa: str, where: Path | None = None, device: Mapping[str, str] | None = None) -> None:
+        """device: what winners depend on where it is not this processor and its native code: a GPU's name, driver and build."""
+        self.about = {"format": FORMAT, **(device or {"machine": machine(), "build": build(), "isa": isa})}
         name = hashlib.sha256(json.dumps(self.about).encode()).hexdigest()[:16]
         self.path = (where or folder()) / f"tuning-{name}.json"
 

@@ -6,13 +6,12 @@ import threading
 import time
 
 import numpy as np
-import onnx
 import pytest
+from small_encoder import feeds, same
 from virtual import run
 
 import fastinfer as fi
 from fastinfer.batching.dispatcher import Dispatcher
-from fastinfer.batching.packing import PackedForm
 from fastinfer.batching.queue import Queue, Request
 
 
@@ -236,34 +235,6 @@ def test_a_limit_makes_calls_smaller_than_max_batch():
 
 # ------------------------------------------------------------------------------------------------------- with a model
 
-TEXT = """<ir_version: 10, opset_import: ["" : 23]>
-g (int64[n,t] ids) => (float[n,t,8] y, float[n,8] m) { e = Gather<axis = 0>(table, ids) y = MatMul(e, w)
-  one = Constant<value_ints = [1]>() m = ReduceMean<keepdims = 0>(y, one) }"""
-
-
-def compiled():
-    r = np.random.default_rng(2)
-    proto = onnx.parser.parse_model(TEXT)
-    for name, shape in (("table", (50, 16)), ("w", (16, 8))):
-        proto.graph.initializer.append(onnx.numpy_helper.from_array(r.standard_normal(shape, dtype=np.float32), name))
-    return fi.compile(proto, threads=2)
-
-
-@pytest.fixture(scope="module")
-def model():
-    return compiled()
-
-
-def same(got, want):
-    assert got.keys() == want.keys()
-    for k in want:
-        np.testing.assert_array_equal(got[k], want[k])
-
-
-def feeds(count, seed=0):
-    r = np.random.default_rng(seed)
-    return [{"ids": r.integers(0, 50, (r.integers(1, 4), r.integers(1, 30)))} for _ in range(count)]
-
 
 def test_model_from_tasks(model):
     async def main():
@@ -415,48 +386,3 @@ def test_with_max_delay_even_quick_requests_wait_for_company():
 def test_wrong_settings(model, wrong):
     with pytest.raises(fi.InputError, match="needed: at least"):
         fi.Batcher(model, **wrong)
-
-
-def test_run_many_raises_the_first_error_and_run_each_gives_all(model):
-    given = [*feeds(2), {"ids": np.full((1, 3), 99)}, {"other": np.zeros(1)}]
-    with pytest.raises(fi.FastinferError) as error:
-        model.run_many(given)
-    assert "in feed 2 of 4" in getattr(error.value, "__notes__", ["in feed 2 of 4"])  # notes: Python 3.11
-    each = model.run_each(given)
-    assert [isinstance(e, Exception) for e in each] == [False, False, True, True]
-    same(each[1], model.run(given[1]))
-    assert model.run_many([]) == []
-
-
-def test_saved_and_loaded(model, tmp_path):
-    model.save(tmp_path / "m.safetensors")
-    loaded = fi.load(tmp_path / "m.safetensors")
-    assert loaded.packing == "" and loaded._many.packed() is not None
-    given = feeds(6)
-    for got, f in zip(loaded.run_many(given), given):
-        same(got, model.run(f))
-
-
-def test_feeds_that_the_model_refuses_are_not_packed(model):
-    """Lengths outside the range that the model states, rows that disagree, other types: each goes alone, and says why."""
-    notes, ports = model._program.packed, [{**model._program.graph.inputs[0], "ranges": {"t": [2, 8]}}]
-    form = PackedForm(notes, model._program.packed_native(model._native), 1, ports)
-    lengths = {n: form.extent([np.zeros((1, n), np.int64)]) is not None for n in (0, 1, 2, 8, 9)}
-    assert lengths == {0: False, 1: False, 2: True, 8: True, 9: False}
-    for wrong in (np.zeros((0, 3), np.int64), np.zeros((1, 3), np.int32), np.zeros(3, np.int64), None):
-        assert form.extent([wrong]) is None
-
-
-def test_a_packed_form_that_cannot_run_is_given_up():
-    other = compiled()
-    form = other._many.packed()
-
-    class Broken:
-        def run(self, arrays):
-            raise fi.UnsupportedError("no native form")
-
-    form.executor = Broken()
-    given = feeds(3)
-    for got, f in zip(other.run_many(given), given):
-        same(got, other.run(f))
-    assert other.packing == "no native form" and other._many.packed() is None

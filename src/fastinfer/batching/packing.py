@@ -3,13 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from fastinfer import _core
 from fastinfer.errors import ModelError
 from fastinfer.tensors import TensorSpec
 
@@ -41,13 +40,22 @@ class Extent:
     sequence: int = 0
 
 
+class PackedExecutor(Protocol):
+    """What runs the packed program."""
+
+    def run(self, arrays: Sequence[Any]) -> list[Any]: ...
+    def trim(self) -> None: ...
+
+
 class PackedForm:
     """The packed program of a model. Made once; several threads may run it at once."""
 
     def __init__(
-        self, notes: Mapping[str, Any], native: _core.Program, threads: int, ports: Sequence[dict[str, Any]]
-    ) -> None:
-        """ports: the model's inputs, as its program describes them."""
+        self, notes: Mapping[str, Any], executor: PackedExecutor, ports: Sequence[dict[str, Any]],
+        bucket: Callable[[int], int] | None = None,
+    ) -> None:  # fmt: skip
+        """ports: the model's inputs, as its program describes them. bucket: how many tokens (or sequences) to make of so
+        many, where the program costs something for each new number of them: made up by sequences that nobody asked for."""
         specs = [TensorSpec.from_port(p) for p in ports]
         self.inputs = [Port.of(n) for n in notes["inputs"]]
         self.outputs = [Port.of(n) for n in notes["outputs"]]
@@ -56,7 +64,9 @@ class PackedForm:
             raise ModelError("the packed form does not go with the model's inputs")
         self.specs = list(specs)
         self._symbols = [_symbols(p) for p in ports]
-        self.executor = _core.Executor(native, threads, 8)
+        self.executor = executor
+        # Pairs of tokens are as many as the squares of the lengths: no bucket holds them.
+        self._bucket = bucket if not {"queries", "keys"} & set(self.auxiliary) else None
 
     def extent(self, arrays: Sequence[Any]) -> Extent | None:
         """Rows and length of one feed; None when it cannot be packed (the model then says what is wrong with it)."""
@@ -94,8 +104,40 @@ class PackedForm:
             sequence += e.rows
         lengths = np.repeat(np.array([e.length for e in placed], np.int64), [e.rows for e in placed])
         joined = [_join(port, [arrays[i] for arrays in feeds]) for i, port in enumerate(self.inputs)]
+        if self._bucket is not None:
+            lengths, joined = self._filled(lengths, joined, self._bucket)
         results = self.executor.run([*(AUXILIARY[name](lengths) for name in self.auxiliary), *joined])
         return [[_part(port, y, e) for port, y in zip(self.outputs, results)] for e in placed]
+
+    def _filled(
+        self, lengths: np.ndarray, joined: list[np.ndarray], bucket: Callable[[int], int]
+    ) -> tuple[np.ndarray, list[np.ndarray]]:
+        """Sequences of zeros behind the callers', none of them empty: what reads a sequence's first token finds one."""
+        own = fillers(int(lengths.sum()), len(lengths), bucket)
+        more = {"token": (1, int(own.sum())), "sequence": (0, len(own))}
+        filled = []
+        for port, a in zip(self.inputs, joined, strict=True):
+            if port.form in more:
+                axis, n = more[port.form]
+                a = np.concatenate([a, np.zeros((*a.shape[:axis], n, *a.shape[axis + 1 :]), a.dtype)], axis)
+            filled.append(a)
+        return np.concatenate([lengths, own]), filled
+
+
+FILLER = 64  # tokens of one made-up sequence: attention costs their squares
+
+
+def fillers(tokens: int, sequences: int, bucket: Callable[[int], int]) -> np.ndarray:
+    """Lengths of further sequences, so that tokens and sequences are both as many as a bucket holds."""
+    whole = bucket(tokens)
+    while True:
+        left = whole - tokens
+        count = bucket(sequences + -(-left // FILLER)) - sequences
+        if count == 0 and left == 0:
+            return np.zeros(0, np.int64)
+        if 0 < count <= left:
+            return np.array([left // count + (i < left % count) for i in range(count)], np.int64)
+        whole = bucket(whole + 1)
 
 
 def _symbols(port: Mapping[str, Any]) -> list[tuple[int, str, int, int | None]]:

@@ -18,12 +18,13 @@ def explain(
     threads: given.Threads = None,
     strict: given.Strict = False,
     precision: given.Precision = "fp32",
+    device: given.Device = "cpu",
     seed: given.Seed = 0,
     json: Json = False,
 ) -> None:
     """List the steps of a model for these shapes: kernel, why not a faster one, work. Where shapes depend on data the
     model is run once."""
-    compiled, _ = given.load_model(model, threads, strict, json, precision)
+    compiled, _ = given.load_model(model, threads, strict, json, precision, device)
     arrays = given.gather(compiled, shape, input, inputs, seed)
     with progress("planning", json):
         explanation = compiled.explain(arrays)

@@ -35,22 +35,24 @@ Strict = Annotated[bool, typer.Option("--strict", help="Fail when an operator ha
 Precision = Annotated[
     str, typer.Option("--precision", help="fp32, or bf16: products of operands rounded to bfloat16, sums in float32.")
 ]
+Device = Annotated[str, typer.Option("--device", help="cpu, or cuda (cuda:1): docs/gpu.md.")]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of random inputs.")]
 
 
 def load_model(
-    path: Path, threads: int | None, strict: bool, quiet: bool, precision: str = "fp32"
+    path: Path, threads: int | None, strict: bool, quiet: bool, precision: str = "fp32", device: str = "cpu"
 ) -> tuple[fastinfer.Model, Any]:
     """(the compiled model, the torch.export.ExportedProgram it came from or None)."""
     if not path.exists():
         raise ModelError(f"'{path}' does not exist")
     with progress(f"compiling {path.name}", quiet):
         if path.suffix == ".safetensors":
-            if precision != "fp32":
+            if precision != "fp32" and device == "cpu":
                 raise typer.BadParameter(
                     "a saved program has the precision it was compiled with", param_hint="--precision"
                 )
-            return fastinfer.load(path, threads=threads, strict=strict), None
+            options = {} if device == "cpu" else {"device": device, "precision": precision}
+            return fastinfer.load(path, threads=threads, strict=strict, **options), None
         if path.suffix == ".pt2":
             import torch
 
@@ -59,8 +61,10 @@ def load_model(
                 exported = torch.export.load(path)
             except Exception as error:
                 raise ModelError(f"'{path}' is not an exported torch program: {error}") from error
-            return fastinfer.compile(exported, precision=precision, threads=threads, strict=strict), exported
-        return fastinfer.compile(path, precision=precision, threads=threads, strict=strict), None
+            source: Any = exported
+        else:
+            exported, source = None, path
+        return fastinfer.compile(source, device=device, precision=precision, threads=threads, strict=strict), exported
 
 
 def parse_shapes(texts: list[str] | None) -> dict[str, tuple[int, ...]]:

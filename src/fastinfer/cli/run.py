@@ -22,11 +22,12 @@ def run_command(
     threads: given.Threads = None,
     strict: given.Strict = False,
     precision: given.Precision = "fp32",
+    device: given.Device = "cpu",
     seed: given.Seed = 0,
     json: Json = False,
 ) -> None:
     """Run a model once, on given or random inputs, and describe its outputs."""
-    compiled, _ = given.load_model(model, threads, strict, json, precision)
+    compiled, _ = given.load_model(model, threads, strict, json, precision, device)
     arrays = given.gather(compiled, shape, input, inputs, seed)
     with progress("running", json):
         start = time.perf_counter()

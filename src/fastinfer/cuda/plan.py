@@ -4,6 +4,8 @@ come from the C++ planner, offsets from its arena layout."""
 
 from __future__ import annotations
 
+import contextlib
+import threading
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,12 +14,16 @@ import torch
 
 from fastinfer import _core
 from fastinfer.cuda.context import Declined, Desc, Handle, Step
+from fastinfer.cuda.device import INTERPRET
 from fastinfer.cuda.dtypes import dtype_of, tensor_of
 from fastinfer.cuda.node import Node
 from fastinfer.cuda.program import DeviceProgram
 from fastinfer.cuda.table import RENAMES, TABLE
 from fastinfer.cuda.torch_ops import Call, find
 from fastinfer.cuda.tuning import Tuner
+
+# Triton's interpreter changes triton.language while it runs: one kernel at a time in a process.
+_INTERPRETER = threading.Lock()
 
 
 class NotPlannable(Exception):
@@ -50,7 +56,12 @@ class Plan:
 
     def launch(self, which: slice = slice(None)) -> None:
         """Steps, in order, on the current stream."""
-        for step in self.steps[which]:
+        with _INTERPRETER if INTERPRET else contextlib.nullcontext():
+            self._launch(self.steps[which])
+
+    @staticmethod
+    def _launch(steps: list[Step]) -> None:
+        for step in steps:
             step.run(*[h.tensor if h is not None else None for h in step.handles], **step.static)
 
 

@@ -14,6 +14,8 @@ from fastinfer.cuda.context import Desc
 from fastinfer.cuda.device import Device
 from fastinfer.cuda.dtypes import dtype_of, stored, tensor_of
 from fastinfer.cuda.precision import Precision
+from fastinfer.cuda.table import FOLDED, RENAMES, TABLE
+from fastinfer.cuda.torch_ops import find
 from fastinfer.errors import UnsupportedError
 from fastinfer.program import Graph, Program
 
@@ -21,15 +23,19 @@ from fastinfer.program import Graph, Program
 class DeviceProgram:
     """Immutable but for what it remembers: constants are uploaded when a plan first wants them."""
 
-    def __init__(self, program: Program, device: Device, precision: Precision) -> None:
+    def __init__(
+        self, program: Program, device: Device, precision: Precision, shares: DeviceProgram | None = None
+    ) -> None:
+        """shares: another program on the same tensors, whose constants on the device are this one's too."""
         self.device, self.precision = device, precision
         self.graph: Graph = program.graph
         self.nodes = self.graph.nodes
         self.tensors = program.tensors  # those of subgraphs: dynamic.py
         self.attributes = [self._attributes(n, program) for n in self.nodes]
         self.constants: dict[int, np.ndarray] = {v: _dense(program, key) for v, key in self.graph.constants.items()}
-        self._uploaded: dict[tuple[Any, ...], torch.Tensor] = {}
-        self._shapes = _core.Executor(program.shapes_only(), 1)
+        self._uploaded: dict[tuple[Any, ...], torch.Tensor] = {} if shares is None else shares._uploaded
+        self.native = program.shapes_only()
+        self._shapes = _core.Executor(self.native, 1)
         self.last_use = self._last_uses()
 
     def shapes(self, inputs: list[tuple[int, tuple[int, ...]]]) -> dict[str, Any]:
@@ -47,6 +53,14 @@ class DeviceProgram:
             tensor = tensor_of(array, kept, self.device.torch)
             tensor = self._uploaded[key] = make(tensor).contiguous() if make else tensor
         return tensor
+
+    def without_kernel(self) -> dict[str, str]:
+        """Nodes whose operator has no kernel of ours, whatever its shapes → what runs instead."""
+        return {
+            self.label(i): "runs through torch" if find(n["domain"], n["op"]) else "runs on the host"
+            for i, n in enumerate(self.nodes)
+            if (n["domain"], n["op"]) not in TABLE and (n["domain"], n["op"]) not in RENAMES | FOLDED
+        }
 
     @property
     def constant_bytes(self) -> int:

@@ -21,3 +21,6 @@ TABLE = _table()
 
 # The output is the first input under another shape.
 RENAMES = {("", op) for op in ("Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity")}
+
+# Known while planning wherever shapes are.
+FOLDED = {("", op) for op in ("Shape", "Size", "Constant")}

@@ -1,13 +1,161 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which configuration a kernel runs with: raced on this device, shipped with the package, or the family's default."""
+"""Which configuration a kernel runs with: raced on this device, remembered on disk, shipped with the package, or the family's
+default, in this order."""
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+import hashlib
+import importlib.resources
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
+import torch
+
 from fastinfer.cuda.context import Family
+from fastinfer.cuda.device import Device
+from fastinfer.errors import FastinferError
+from fastinfer.tuning_cache import TuningCache
+
+# A configuration is timed so often, each time with its operands out of the L2; the median counts.
+RUNS = 7
 
 
 class Tuner:
+    """What plans choose by. A problem's key is its family and all its fields, so a winner holds for every model and shape
+    that asks for the same."""
+
+    def __init__(self, device: Device) -> None:
+        self._device = device
+        self._winners: dict[str, str] = {}
+        self._asked: dict[str, tuple[Family, Any]] = {}
+        self._race = -1  # which candidate plans take while a race is on; -1: none is
+        self._cache: TuningCache | None = None
+        self._looked: set[str] = set()
+
     def choose(self, family: Family, problem: Any) -> Any:
-        return family.default(problem)
+        key = problem_key(family, problem)
+        if self._race >= 0:
+            self._asked[key] = family, problem
+            candidates = family.configs(problem)
+            return candidates[self._race] if self._race < len(candidates) else family.default(problem)
+        if key not in self._winners and key not in self._looked:
+            self._looked.add(key)
+            found = self._disk().get([key]) or {k: v for k, v in shipped(self._device.name).items() if k == key}
+            self._winners.update(found)
+        text = self._winners.get(key)
+        config = None if text is None else _named(family, problem, text)
+        return family.default(problem) if config is None else config
+
+    def _disk(self) -> TuningCache:
+        if self._cache is None:
+            self._cache = TuningCache("", device=about(self._device))
+        return self._cache
+
+    # -------------------------------------------------------------------------------------------------------------- race
+
+    def tune(self, plans: Callable[[], Any]) -> dict[str, str]:
+        """Races every candidate of every problem that the plan of `plans()` has; keeps and gives the winners. Each round
+        makes a plan whose kernels take their k-th candidate, and times its steps. Results move within the precision."""
+        best: dict[str, tuple[float, str]] = {}
+        try:
+            for candidate in self._rounds(plans):
+                self._race = candidate
+                for step, seconds in self._timed(plans()):
+                    family, problem, config = (
+                        sys.modules[step.run.__module__],
+                        step.static["problem"],
+                        step.static["config"],
+                    )
+                    key = problem_key(family, problem)
+                    if seconds < best.get(key, (float("inf"), ""))[0]:
+                        best[key] = seconds, config_text(config)
+        finally:
+            self._race = -1
+        winners = {key: text for key, (_, text) in best.items()}
+        self._winners.update(winners)
+        self._disk().put(winners)
+        return winners
+
+    def _rounds(self, plans: Callable[[], Any]) -> Iterator[int]:
+        self._race, self._asked = 0, {}
+        plans()  # only to hear what is asked for
+        yield from range(max((len(f.configs(p)) for f, p in self._asked.values()), default=0))
+
+    def _timed(self, plan: Any) -> Iterator[tuple[Any, float]]:
+        """The plan's steps that can be tuned, with their seconds; those whose configuration this device refuses are left
+        out. The steps between run too, so that every step reads what it will read."""
+        for i, step in enumerate(plan.steps):
+            launch = functools.partial(plan.launch, slice(i, i + 1))
+            if "config" not in step.static:
+                launch()
+                continue
+            try:
+                launch()
+                yield step, self._median(launch)
+            except Exception as e:  # too many resources, a compiler's refusal: triton has many types for it
+                if isinstance(e, FastinferError | torch.cuda.OutOfMemoryError):
+                    raise
+                continue
+
+    def _median(self, launch: Callable[[], None]) -> float:
+        if not self._device.graphs:
+            began = time.perf_counter()
+            launch()
+            return time.perf_counter() - began
+        flush = torch.empty(4 * self._device.l2, dtype=torch.uint8, device=self._device.torch)
+        times = []
+        for _ in range(RUNS):
+            flush.zero_()
+            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            begin.record()
+            launch()
+            end.record()
+            end.synchronize()
+            times.append(begin.elapsed_time(end) * 1e-3)
+        return sorted(times)[RUNS // 2]
+
+
+def problem_key(family: Family, problem: Any) -> str:
+    name = getattr(family, "__name__", type(family).__name__).rsplit(".", 1)[-1]
+    return f"{name} {json.dumps(dataclasses.asdict(problem), default=str, sort_keys=True)}"
+
+
+def config_text(config: Any) -> str:
+    return json.dumps(dataclasses.asdict(config), default=str, sort_keys=True)
+
+
+def _named(family: Family, problem: Any, text: str) -> Any:
+    """The candidate that a file means; None for one that this build does not offer (any more)."""
+    return next((c for c in family.configs(problem) if config_text(c) == text), None)
+
+
+@functools.lru_cache(maxsize=4)
+def about(device: Device) -> Mapping[str, str]:
+    """What winners depend on: the chip, its driver and compilers, and our kernels' sources."""
+    import triton
+
+    kernels = sorted(Path(__file__).parent.glob("kernels/*.py"))
+    build = hashlib.sha256(b"".join(p.read_bytes() for p in kernels)).hexdigest()[:16]
+    driver = getattr(torch._C, "_cuda_getDriverVersion", lambda: 0)() if device.graphs else 0
+    return {
+        "machine": device.name, "driver": str(driver), "build": build, "torch": torch.__version__,
+        "triton": triton.__version__,
+    }  # fmt: skip
+
+
+@functools.lru_cache(maxsize=4)
+def shipped(device: str) -> dict[str, str]:
+    """Winners that the package brings for a chip; empty for those it does not know. A table whose configurations a later
+    build does not offer any more is harmless: they are not found, and the default is taken."""
+    name = device.lower().replace("nvidia ", "").replace(" ", "-")
+    file = importlib.resources.files("fastinfer.cuda") / "tuned" / f"{name}.json"
+    try:
+        return {str(k): str(v) for k, v in json.loads(file.read_text())["winners"].items()}
+    except FileNotFoundError:
+        return {}

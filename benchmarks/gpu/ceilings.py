@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What this device can do, measured in this very run: bytes per second of a large copy, operations per second of a large
+product on random data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from gpu.timing import CUDA, DEVICE, race
+
+
+@dataclass(frozen=True)
+class Ceilings:
+    """bytes, and operations of bfloat16, float32 (ieee) and float8, per second; 0: not there."""
+
+    bytes: float
+    bf16: float
+    fp32: float
+    fp8: float
+
+
+def measure() -> Ceilings:
+    size = (4 << 30) if CUDA else (1 << 20)
+    source, target = (torch.empty(size, dtype=torch.uint8, device=DEVICE) for _ in range(2))
+    copied = race({"copy": lambda: target.copy_(source)})["copy"]
+    n = 8192 if CUDA else 64
+    a, b = (torch.randn(n, n, device=DEVICE) for _ in range(2))
+    half = a.bfloat16(), b.bfloat16()
+    one = torch.ones((), device=DEVICE)
+    small = a.to(torch.float8_e4m3fn), b.to(torch.float8_e4m3fn).t().contiguous().t()
+    torch.backends.cuda.matmul.allow_tf32 = False
+    times = race({
+        "bf16": lambda: half[0] @ half[1], "fp32": lambda: a @ b,
+        "fp8": lambda: torch._scaled_mm(*small, one, one, out_dtype=torch.bfloat16),
+    })  # fmt: skip
+    rate = lambda name: 2 * n**3 / times[name] if name in times else 0.0  # noqa: E731
+    return Ceilings(2 * size / copied, rate("bf16"), rate("fp32"), rate("fp8"))

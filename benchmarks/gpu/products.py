@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Matrix products: square ones and those of real models, half, int8, fp8, and 4-bit weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from onnx import helper
+
+from gpu.ceilings import Ceilings
+from gpu.layers import model_of, step_of
+from gpu.timing import CUDA, DEVICE, race, relative
+
+SQUARE = [(4096, 4096, 4096), (8192, 8192, 8192)]
+# (m, n, k): rows of BERT-base, ViT-B/16, Swin-T and MiniLM at batch 1 and 32, and a ResNet-50 head.
+REAL = [
+    (128, 768, 768), (128, 3072, 768), (128, 768, 3072), (4096, 768, 768), (4096, 3072, 768), (4096, 768, 3072),
+    (6304, 2304, 768), (1024, 1536, 384), (32, 384, 384), (32, 1000, 2048),
+]  # fmt: skip
+DECODE = [(m, n, n) for n in (4096, 8192) for m in (1, 4, 16)]
+TINY = [(16, 32, 64), (3, 48, 32)]
+
+
+def run(ceilings: Ceilings, tune: bool) -> list[dict[str, Any]]:
+    rows = []
+    for m, n, k in SQUARE + REAL if CUDA else TINY:
+        rows.append(_half(m, n, k, ceilings, tune))
+    for m, n, k in REAL if CUDA else TINY[:1]:
+        rows += [_quantized(m, n, k, precision, tune) for precision in ("int8", "fp8")]
+    for m, n, k in DECODE if CUDA else [(1, 64, 64)]:
+        rows.append(_four_bits(m, n, k, ceilings, tune))
+    return rows
+
+
+def _operands(m: int, n: int, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(m * 7 + n * 3 + k)
+    x = rng.standard_normal((m, k), np.float32)
+    return x, (rng.standard_normal((k, n), np.float32) / k**0.5), rng.standard_normal(n, np.float32)
+
+
+def _row(what: str, shape: tuple[int, ...], kernel: str, times: dict[str, float], ours: torch.Tensor, exact: torch.Tensor,
+         ceiling: float) -> dict[str, Any]:  # fmt: skip
+    """ceiling: seconds that the device needs at least."""
+    peers = {k: v for k, v in times.items() if k != "ours"}
+    row = {"what": what, "shape": shape, "kernel": kernel, "error": relative(ours, exact), "times": times}
+    if "ours" in times:
+        row["share of ceiling"] = ceiling / times["ours"]
+        if peers:
+            row["peer / ours"] = min(peers.values()) / times["ours"]
+    print(row)
+    return row
+
+
+def _half(m: int, n: int, k: int, ceilings: Ceilings, tune: bool) -> dict[str, Any]:
+    """bfloat16 with bias and ReLU: cuBLASLt with its own epilogue, and with a separate one."""
+    x, w, b = _operands(m, n, k)
+    nodes = [helper.make_node("Gemm", ["x", "w", "b"], ["h"]), helper.make_node("Relu", ["h"], ["y"])]
+    ours, kernel, result = step_of(model_of(nodes, x.shape, {"w": w, "b": b}, "bf16", tune), x, "MatMul")
+    a, bt, bias = (torch.from_numpy(t).to(DEVICE).bfloat16() for t in (x, w, b))
+    contenders = {"ours": ours, "addmm + relu": lambda: torch.addmm(bias, a, bt).relu_()}
+    if CUDA:
+        contenders["cublasLt epilogue"] = lambda: torch._addmm_activation(bias, a, bt)
+    floor = max(2 * m * n * k / ceilings.bf16, 2 * (m * k + k * n + m * n) / ceilings.bytes)
+    exact = (torch.from_numpy(x).double() @ torch.from_numpy(w).double() + torch.from_numpy(b).double()).relu()
+    return _row("bf16 product + bias + relu", (m, n, k), kernel, race(contenders), result, exact, floor)
+
+
+def _quantized(m: int, n: int, k: int, precision: str, tune: bool) -> dict[str, Any]:
+    """Against torch's bare product of operands that are quantised already: ours quantises the activations too."""
+    x, w, _ = _operands(m, n, k)
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["y"])]
+    ours, kernel, result = step_of(model_of(nodes, x.shape, {"w": w}, precision, tune), x, "MatMul")
+    a, b = torch.from_numpy(x).to(DEVICE), torch.from_numpy(w).to(DEVICE)
+    contenders = {"ours": ours}
+    if precision == "int8":
+        small = (a * 40).to(torch.int8), (b.t().contiguous() * 40).to(torch.int8).t()
+        if m > 16:
+            contenders["_int_mm"] = lambda: torch._int_mm(*small)
+    else:
+        tiny = a.to(torch.float8_e4m3fn), b.t().contiguous().to(torch.float8_e4m3fn).t()
+        one = torch.ones((), device=DEVICE)
+        contenders["_scaled_mm"] = lambda: torch._scaled_mm(*tiny, one, one, out_dtype=torch.bfloat16)
+    exact = torch.from_numpy(x).double() @ torch.from_numpy(w).double()
+    return _row(f"{precision} product", (m, n, k), kernel, race(contenders), result, exact, 0.0)
+
+
+def _four_bits(m: int, n: int, k: int, ceilings: Ceilings, tune: bool) -> dict[str, Any]:
+    """W4A16, groups of 128 (32 in the small run): the floor is reading the weights once."""
+    rng, block = np.random.default_rng(0), 128 if k >= 128 else 32
+    x = rng.standard_normal((m, k), np.float32)
+    packed = rng.integers(0, 256, (n, k // block, block // 2), dtype=np.uint8)
+    scales = (rng.random((n, k // block), np.float32) + 0.5) / 64
+    node = helper.make_node(
+        "MatMulNBits", ["x", "w", "s"], ["y"], domain="com.microsoft", K=k, N=n, bits=4, block_size=block
+    )
+    ours, kernel, result = step_of(
+        model_of([node], x.shape, {"w": packed, "s": scales}, "bf16", tune), x, "MatMulNBits"
+    )
+    digits = np.stack([packed & 15, packed >> 4], -1).reshape(n, k // block, block).astype(np.float64) - 8
+    dense = torch.from_numpy((digits * scales[..., None]).reshape(n, k))
+    a, w = torch.from_numpy(x).to(DEVICE).bfloat16(), dense.to(DEVICE, torch.bfloat16).t()
+    contenders = {"ours": ours, "bf16 weights, torch": lambda: a @ w}
+    exact = torch.from_numpy(x).double() @ dense.t()
+    floor = (n * k / 2 + 4 * n * k / block + 2 * m * (n + k)) / ceilings.bytes
+    return _row("W4A16", (m, n, k), kernel, race(contenders), result, exact, floor)

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Seconds of device work, by events, with operands out of the L2; several contenders in turns. Without a device (--tiny) the
+same code runs on the CPU, where its figures mean nothing."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+
+import torch
+
+CUDA = torch.cuda.is_available()
+DEVICE = torch.device("cuda" if CUDA else "cpu")
+Work = Callable[[], object]
+
+
+class Flush:
+    """Writes more than the L2 holds."""
+
+    def __init__(self) -> None:
+        size = 4 * torch.cuda.get_device_properties(0).L2_cache_size if CUDA else 1
+        self._buffer = torch.empty(size, dtype=torch.uint8, device=DEVICE)
+
+    def __call__(self) -> None:
+        self._buffer.zero_()
+
+
+def once(work: Work, before: Work) -> float:
+    before()
+    if not CUDA:
+        began = time.perf_counter()
+        work()
+        return time.perf_counter() - began
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    begin.record()
+    work()
+    end.record()
+    end.synchronize()
+    return begin.elapsed_time(end) * 1e-3
+
+
+def race(contenders: Mapping[str, Work], rounds: int = 15) -> dict[str, float]:
+    """Median seconds of each, in turns; the first round does not count. One whose first run fails is left out and named."""
+    flush = Flush()
+    times: dict[str, list[float]] = {}
+    for name, work in contenders.items():
+        try:
+            once(work, flush)
+            once(work, flush)
+        except Exception as e:
+            print(f"  {name} does not run: {type(e).__name__}: {str(e).splitlines()[0][:160]}")
+            continue
+        times[name] = []
+    for _ in range(rounds if CUDA else 2):
+        for name, seen in times.items():
+            seen.append(once(contenders[name], flush))
+    return {name: statistics.median(seen) for name, seen in times.items()}
+
+
+def graphed(work: Work) -> Work:
+    """The work as a CUDA graph: what launches cost is then nobody's figure."""
+    if not CUDA:
+        return work
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            work()
+    stream.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, stream=stream):
+        work()
+    return graph.replay
+
+
+def relative(result: torch.Tensor, reference: torch.Tensor) -> float:
+    """‖result − reference‖ / ‖reference‖ in float64; NaN where anything is."""
+    a, b = result.double().cpu(), reference.double().cpu()
+    return float((a - b).norm() / b.norm().clamp_min(1e-300))

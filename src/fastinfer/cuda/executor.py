@@ -1,0 +1,229 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs a DeviceProgram: plans per input shapes in a bounded cache, several callers at once, out of memory as an exception."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+
+from fastinfer import _core
+from fastinfer.cuda import report
+from fastinfer.cuda.buckets import Batch, Signature
+from fastinfer.cuda.dynamic import Dynamic
+from fastinfer.cuda.plan import NotPlannable, Plan, make_plan
+from fastinfer.cuda.program import DeviceProgram
+from fastinfer.cuda.replica import Replica, as_array, as_tensor
+from fastinfer.cuda.torch_ops import NotStatic
+from fastinfer.cuda.tuning import Tuner
+from fastinfer.errors import FastinferError
+
+Result = TypeVar("Result")
+# Callers of one shape beyond this many wait for each other: each replica has an arena of its own.
+REPLICAS = 4
+
+
+class _Plans:
+    """The replicas of one signature."""
+
+    def __init__(self, why_not: str = "") -> None:
+        self.why_not = why_not  # no plan: the program runs node by node
+        self.free: list[Replica] = []
+        self.all: list[Replica] = []
+        self.changed = threading.Condition()
+
+
+class Executor:
+    """The interface of _core.Executor, on a device. plans: signatures whose plans and graphs are kept."""
+
+    def __init__(self, program: DeviceProgram, plans: int = 32, batch: Batch | None = None) -> None:
+        """batch: how sizes of it share plans; None: each has its own."""
+        self.program, self._most, self._batch = program, plans, batch
+        self._tuner = Tuner(program.device)
+        self._cache: OrderedDict[tuple[Any, ...], _Plans] = OrderedDict()
+        self._guard = threading.Lock()
+        self._making = threading.Lock()  # capture and compilation, one at a time
+        self._dynamic: Dynamic | None = None
+        self.threads = 1
+
+    # --------------------------------------------------------------------------------------------------------------- run
+
+    def run(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """numpy in, numpy out; lists and None where the model takes sequences and optionals. Raises InputError, FastinferError
+        (out of memory)."""
+        if not all(map(_plannable, arrays)):
+            return self._by_node(self._node_by_node(), arrays)
+        signature, rows = self._bucket([(_core.dtype_code(a.dtype), a.shape) for a in arrays])
+        return self._run(signature, lambda r: r.run_host(arrays, rows), lambda d: self._by_node(d, arrays))
+
+    def run_device(self, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """Tensors on the device in and out; the results may still be under way on the current stream."""
+        signature, rows = self._bucket([(report.code_of(t.dtype), tuple(t.shape)) for t in tensors])
+        return self._run(signature, lambda r: r.run_device(tensors, rows), lambda d: d.run(list(tensors)))
+
+    def _bucket(self, signature: Signature) -> tuple[Signature, int]:
+        return (signature, 0) if self._batch is None else self._batch.widened(signature)
+
+    def _run(
+        self, signature: Signature, planned: Callable[[Replica], Result], dynamic: Callable[[Dynamic], Result]
+    ) -> Result:
+        def attempt() -> Result:
+            with self._replica(signature) as replica:
+                return planned(replica) if replica is not None else dynamic(self._node_by_node())
+
+        try:
+            return attempt()
+        except torch.cuda.OutOfMemoryError:
+            self.trim()
+        try:
+            return attempt()
+        except torch.cuda.OutOfMemoryError as e:
+            self.trim()
+            raise FastinferError(
+                f"the device has not enough memory for inputs of {report.shapes_text(signature)}, with all cached plans "
+                f"dropped: {str(e).splitlines()[0]}"
+            ) from None
+
+    def _node_by_node(self) -> Dynamic:
+        with self._guard:
+            if self._dynamic is None:
+                self._dynamic = Dynamic(self.program)
+            return self._dynamic
+
+    def _by_node(self, dynamic: Dynamic, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        return [_on_host(value) for value in dynamic.run(arrays)]
+
+    @contextlib.contextmanager
+    def _replica(self, signature: Signature) -> Iterator[Replica | None]:
+        plans = self._plans(signature)
+        if plans.why_not:
+            yield None
+            return
+        with plans.changed:
+            while not plans.free and len(plans.all) >= REPLICAS:
+                plans.changed.wait()
+            replica = plans.free.pop() if plans.free else None
+        if replica is None:
+            try:
+                replica = self._make(signature)
+            except (NotPlannable, NotStatic) as e:
+                plans.why_not = str(e)
+                yield None
+                return
+            with plans.changed:
+                plans.all.append(replica)
+        try:
+            yield replica
+        finally:
+            with plans.changed:
+                plans.free.append(replica)
+                plans.changed.notify()
+
+    def _plans(self, signature: Signature) -> _Plans:
+        key = tuple(signature)
+        with self._guard:
+            plans = self._cache.get(key)
+            if plans is None:
+                plans = self._cache[key] = _Plans()
+                while len(self._cache) > self._most:
+                    self._cache.popitem(last=False)
+            self._cache.move_to_end(key)
+            return plans
+
+    def tune(self, arrays: Sequence[np.ndarray]) -> dict[str, str]:
+        """Races the candidates of every kernel that inputs of these shapes run; plans made from then on take the winners."""
+        signature = [(_core.dtype_code(a.dtype), a.shape) for a in arrays]
+
+        def plan() -> Plan:
+            made = make_plan(self.program, signature, self._tuner)
+            for buffer, array in zip(made.inputs, arrays):
+                buffer.copy_(as_tensor(array))
+            return made
+
+        try:
+            with self._making:
+                return self._tuner.tune(plan)
+        except (NotPlannable, NotStatic):
+            return {}  # node by node there is nothing to choose
+        finally:
+            self.forget_plans()
+
+    def _make(self, signature: Signature) -> Replica:
+        with self._making:
+            replica = Replica(make_plan(self.program, signature, self._tuner), self.program.device)
+            replica.prepare()
+            return replica
+
+    # ----------------------------------------------------------------------------------------------------------- reports
+
+    def plan_of(self, *arrays: np.ndarray) -> Plan:
+        """The plan that inputs of these shapes run by. Raises NotPlannable."""
+        signature = [(_core.dtype_code(a.dtype), a.shape) for a in arrays]
+        with self._replica(signature) as replica:
+            if replica is None:
+                raise NotPlannable(self._plans(signature).why_not)
+            return replica.plan
+
+    def explain(self, arrays: Sequence[np.ndarray], run_it: bool) -> dict[str, Any]:
+        signature = [(_core.dtype_code(a.dtype), a.shape) for a in arrays]
+        with self._replica(signature) as replica:
+            if replica is not None:
+                return report.explain(self.program, replica.plan)
+            dynamic = self._node_by_node()
+            if run_it:
+                self._by_node(dynamic, arrays)
+            return report.explain_dynamic(self.program, dynamic, self._plans(signature).why_not)
+
+    def profile(self, arrays: Sequence[np.ndarray]) -> tuple[list[np.ndarray], list[dict[str, Any]]]:
+        """Each step by itself, between events (on the CPU: by the clock); without the graph, whose launches cost less."""
+        signature = [(_core.dtype_code(a.dtype), a.shape) for a in arrays]
+        with self._replica(signature) as replica:
+            if replica is None:
+                began = time.perf_counter_ns()
+                dynamic = self._node_by_node()
+                results = self._by_node(dynamic, arrays)
+                whole = report.explain_dynamic(self.program, dynamic, "")["steps"][:1]
+                return results, [{**s, "start_ns": 0, "ns": time.perf_counter_ns() - began} for s in whole]
+            results = replica.run_host(arrays)  # of these very shapes, no bucket
+            times = replica.time_steps()
+            steps = report.explain(self.program, replica.plan)["steps"]
+            return results, [{**s, "start_ns": a, "ns": b} for s, (a, b) in zip(steps, times, strict=True)]
+
+    # ------------------------------------------------------------------------------------------------------------ memory
+
+    def trim(self) -> None:
+        """Drops plans that no caller is in, and gives their memory back to the device."""
+        with self._guard:
+            self._cache.clear()
+        if self.program.device.graphs:
+            torch.cuda.empty_cache()
+
+    def forget_plans(self) -> None:
+        with self._guard:
+            self._cache.clear()
+
+    @property
+    def cached_plans(self) -> int:
+        with self._guard:
+            return sum(len(p.all) for p in self._cache.values())
+
+    @property
+    def cached_bytes(self) -> int:
+        with self._guard:
+            return sum(r.bytes for p in self._cache.values() for r in p.all)
+
+
+def _plannable(value: Any) -> bool:
+    return isinstance(value, np.ndarray) and _core.dtype_code(value.dtype) in report.PLANNABLE
+
+
+def _on_host(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_on_host(v) for v in value]
+    return as_array(value.cpu()) if isinstance(value, torch.Tensor) else value

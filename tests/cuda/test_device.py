@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What only a GPU can show: graphs, streams, pinned copies. FASTINFER_CUDA=device pytest tests/cuda"""
+
+import threading
+
+import numpy as np
+import pytest
+import torch
+from onnx import TensorProto as T
+from onnx import helper as h
+from onnx import numpy_helper
+
+import fastinfer as fi
+from fastinfer.errors import InputError
+
+pytestmark = pytest.mark.gpu
+
+
+@pytest.fixture(scope="module")
+def source():
+    rng = np.random.default_rng(0)
+    w = rng.standard_normal((256, 256)).astype(np.float32) / 16
+    nodes = [h.make_node("MatMul", ["x", "w"], ["a"]), h.make_node("Relu", ["a"], ["y"])]
+    graph = h.make_graph(
+        nodes, "g", [h.make_tensor_value_info("x", T.FLOAT, ["n", 256])], [h.make_tensor_value_info("y", T.FLOAT, ["n", 256])],
+        [numpy_helper.from_array(w, "w")],
+    )  # fmt: skip
+    return h.make_model(graph, opset_imports=[h.make_opsetid("", 21)], ir_version=10).SerializeToString()
+
+
+def rows(n, seed=0):
+    return np.random.default_rng(n + seed).standard_normal((n, 256)).astype(np.float32)
+
+
+def test_host_and_device_callers_get_the_same(source):
+    model, cpu = fi.compile(source, device="cuda"), fi.compile(source)
+    for n in (1, 7, 300):
+        x = rows(n)
+        y = model(x)
+        np.testing.assert_allclose(y, cpu(x), rtol=1e-5, atol=1e-5)
+        on_device = model(torch.from_numpy(x).cuda())
+        assert on_device.is_cuda
+        np.testing.assert_array_equal(on_device.cpu().numpy(), y)
+
+
+def test_results_are_ordered_behind_the_callers_stream(source):
+    """The input is still being computed when the call is made, on another stream than the default one."""
+    model = fi.compile(source, device="cuda")
+    x = torch.from_numpy(rows(64)).cuda()
+    expected = model(x * 3 + 1)
+    for _ in range(5):
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            torch.cuda._sleep(20_000_000)  # some 10 ms
+            given = x * 3 + 1
+            got = model(given)
+            later = got + 0
+        stream.synchronize()
+        torch.testing.assert_close(later, expected, rtol=0, atol=0)
+
+
+def test_a_size_inside_a_bucket_captures_and_compiles_nothing(source, monkeypatch):
+    model = fi.compile(source, device="cuda")
+    model(rows(20))
+    monkeypatch.setattr(torch.cuda, "graph", lambda *a, **k: pytest.fail("a capture"))
+    for n in (17, 18, 19, 20):
+        assert model(rows(n)).shape == (n, 256)
+
+
+def test_many_threads(source):
+    model = fi.compile(source, device="cuda")
+    expected = {n: model(rows(n)) for n in (1, 8, 33)}
+    wrong = []
+
+    def call(n):
+        for _ in range(50):
+            if not np.array_equal(model(rows(n)), expected[n]):
+                wrong.append(n)
+
+    threads = [threading.Thread(target=call, args=(n,)) for n in (1, 8, 33) * 4]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert not wrong
+
+
+def test_tensors_elsewhere_are_refused_or_taken(source):
+    model = fi.compile(source, device="cuda")
+    x = torch.from_numpy(rows(3))
+    assert model(x).device.type == "cpu"  # from where they came
+    with pytest.raises(InputError, match="float32"):
+        model(x.cuda().double())
+
+
+def test_out_of_memory_leaves_the_model_and_the_device_usable(source):
+    model = fi.compile(source, device="cuda")
+    before = model(rows(2))
+    free = torch.cuda.mem_get_info()[0]
+    hog = torch.empty(int(free * 0.97), dtype=torch.uint8, device="cuda")
+    with pytest.raises(fi.FastinferError, match="not enough memory"):
+        model(np.zeros((4_000_000, 256), np.float32))
+    del hog
+    torch.cuda.empty_cache()
+    np.testing.assert_array_equal(model(rows(2)), before)
+
+
+def test_tuning_keeps_the_results(source, tmp_path, monkeypatch):
+    monkeypatch.setenv("FASTINFER_CACHE", str(tmp_path))
+    model = fi.compile(source, device="cuda", precision="bf16")
+    x = rows(64)
+    before = model(x)
+    model.tune(x)
+    np.testing.assert_allclose(model(x), before, rtol=2e-2, atol=2e-2)
+    assert list(tmp_path.glob("tuning-*.json"))
