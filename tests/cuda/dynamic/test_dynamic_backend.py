@@ -20,7 +20,9 @@ from fastinfer.lower import lower
 
 # Of 1589 cases that draw no random numbers.
 MIN_PASSES = 1589
-MIN_BY_TORCH = 1100
+MIN_BY_TORCH = 1395
+# One unit in the last place of float16: softmax in float32, where the recorded values round after every operation.
+LOOSER = {**backend.LOOSER, "test_attention_4d_fp16": 2e-3, "test_attention_4d_causal_fp16": 2e-3}
 
 
 def _arrays(value):
@@ -32,7 +34,7 @@ def _arrays(value):
 def _run(case) -> Dynamic:
     program = lower(frontend.load(case.model.SerializeToString()))
     dynamic = Dynamic(DeviceProgram(program, open_device("cuda"), precision_of("fp32")))
-    rtol = backend.LOOSER.get(case.name, case.rtol)
+    rtol = LOOSER.get(case.name, case.rtol)
     for inputs, outputs in case.data_sets:
         results = dynamic.run([backend._as_array(v) for v in inputs])
         for got, want in zip(results, outputs, strict=True):

@@ -14,23 +14,28 @@ from types import ModuleType
 import torch
 
 from fastinfer.cuda.torch_ops import (
+    attention,
     casts,
     conv,
     elementwise,
     gather,
+    generate,
     matmul,
     movement,
     norm,
     pool,
     quantize,
+    recurrent,
     reduce,
-)  # fmt: skip
+    resize,
+)
 from fastinfer.cuda.torch_ops.call import HALF, Call, TorchOp
 from fastinfer.cuda.torch_ops.fused import FusedOp
 from fastinfer.passes.fused import BODIES
 
 _FAMILIES: tuple[ModuleType, ...] = (
-    elementwise, casts, matmul, conv, pool, norm, reduce, gather, movement, quantize,
+    elementwise, casts, matmul, conv, pool, norm, reduce, gather, movement, quantize, attention, recurrent,
+    resize, generate,
 )  # fmt: skip
 
 
@@ -47,12 +52,15 @@ def _rounded(fn: TorchOp) -> TorchOp:
 
 # As computed: what fused operators are made of.
 UNROUNDED: dict[tuple[str, str], TorchOp] = {
-    ("", op): fn for family in _FAMILIES for op, fn in {**family.EXACT, **getattr(family, "ROUNDED", {})}.items()
+    ("", op): fn
+    for family in _FAMILIES
+    for op, fn in {**getattr(family, "EXACT", {}), **getattr(family, "ROUNDED", {})}.items()
 }
 OPS: dict[tuple[str, str], TorchOp] = {
     **UNROUNDED,
     **{("", op): _rounded(fn) for family in _FAMILIES for op, fn in getattr(family, "ROUNDED", {}).items()},
     **{("fastinfer", op): FusedOp(UNROUNDED) for op in BODIES},
+    **{("fastinfer", op): fn for f in _FAMILIES for op, fn in getattr(f, "FASTINFER", {}).items()},
     **{("com.microsoft", op): fn for f in _FAMILIES for op, fn in getattr(f, "MICROSOFT", {}).items()},
 }
 
