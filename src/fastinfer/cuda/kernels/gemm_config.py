@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a matrix product is specialised to, and the tiles that suit it on Hopper (132 multiprocessors, 227 KB of shared memory)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import prod
+
+import torch
+
+MULTIPROCESSORS = 132
+SHARED = 227 << 10
+SPLIT_UNIT = 256  # segments of k are multiples of it, and every block of k divides it
+
+
+@dataclass(frozen=True)
+class Problem:
+    """c[z, m, n] = act(alpha·a[z]·b[z] + bias + beta·residual), see gemm_epilogue.py.
+
+    dtype: of a and b as they are multiplied. products: "ieee", "tf32" (float32 operands), "half" (float16, bfloat16), "int8",
+    "fp8" (e4m3; both with scales per row of a and per column of b). trans_a: a is [k, m]; trans_b: b is [n, k]. lda, ldb: from
+    one row to the next in memory. batch: (extent, a's stride, b's stride) in elements, outermost first, at most two axes.
+    rows: those of one sample, which alone may decide in which order sums are taken. residual_strides: over (z, m, n)."""
+
+    m: int
+    n: int
+    k: int
+    dtype: torch.dtype
+    out: torch.dtype
+    products: str
+    lda: int
+    ldb: int
+    rows: int = 1
+    trans_a: bool = False
+    trans_b: bool = True
+    batch: tuple[tuple[int, int, int], ...] = ()
+    activation: str = ""
+    bias: bool = False
+    residual: str = ""
+    residual_strides: tuple[int, int, int] = (0, 0, 0)
+
+    @property
+    def batches(self) -> int:
+        return prod(extent for extent, _, _ in self.batch)
+
+    @property
+    def quantized(self) -> bool:
+        return self.products in ("int8", "fp8")
+
+
+@dataclass(frozen=True)
+class Config:
+    """variant: "tiled" (a program per tile), "persistent" (a program per multiprocessor, over tiles), "split_k" (a program per
+    tile and segment of k, then a reduction). tma: operands come through tensor descriptors."""
+
+    bm: int
+    bn: int
+    bk: int
+    num_warps: int
+    num_stages: int
+    variant: str = "tiled"
+    tma: bool = False
+    group: int = 8
+
+    @property
+    def per_thread(self) -> int:
+        """Numbers of the tile that a thread holds."""
+        return self.bm * self.bn // (32 * self.num_warps)
+
+    @property
+    def parts(self) -> int:
+        """In how many parts a tile is finished and stored."""
+        return 4 if self.per_thread > 64 and self.bn >= 128 else 1
+
+    def __str__(self) -> str:
+        return f"{self.bm}x{self.bn}x{self.bk} {self.variant}{' tma' if self.tma else ''}"
+
+
+def segments(p: Problem) -> tuple[int, int]:
+    """Into how many parts k is cut, and their length (0: all of k). From n, k and a sample's rows only, so that a row's sum has
+    one order in every batch: enough for a lone sample to occupy the device, none below 256 (512 where a big batch would pay for
+    them with its pipeline: adding an accumulator up costs about 200 cycles of the 500 that a block of k takes)."""
+    if p.batch or p.products == "ieee" and p.rows > 64:
+        return 1, 0
+    few = p.rows <= 16
+    tiles = -(-p.n // 32) if few else -(-p.rows // 64) * -(-p.n // 64)
+    wanted = min(MULTIPROCESSORS // max(tiles, 1), p.k // (SPLIT_UNIT if few else 2 * SPLIT_UNIT), 16)
+    count = 1 << max(wanted, 1).bit_length() - 1
+    if count == 1:
+        return 1, 0
+    length = -(-p.k // (count * SPLIT_UNIT)) * SPLIT_UNIT
+    return -(-p.k // length), length
+
+
+def workspace(p: Problem, c: Config) -> int:
+    return 4 * segments(p)[0] * p.m * p.n if c.variant == "split_k" else 0
+
+
+def shared(p: Problem, c: Config) -> int:
+    """Bytes of shared memory, at most: the stages of both operands, the tile (or part) on its way out, barriers."""
+    stages = c.num_stages * (c.bm + c.bn) * c.bk * p.dtype.itemsize
+    out = c.bm * c.bn // c.parts * (4 if c.variant == "split_k" else p.out.itemsize)
+    return (stages + out if c.variant == "persistent" else max(stages, out)) + 1024
+
+
+def takes_tma(p: Problem) -> bool:
+    """Rows must begin at multiples of 16 bytes, and nothing may be empty."""
+    aligned = p.lda * p.dtype.itemsize % 16 == 0 and p.ldb * p.dtype.itemsize % 16 == 0
+    return aligned and not p.batch and p.products != "ieee" and min(p.m, p.n, p.k) > 0
+
+
+# (bm, bn, warps, stages) of tensor-core tiles, the most reuse first. 64 rows and more run as wgmma, fewer as mma.sync.
+_TILES = (
+    (128, 256, 8, 3), (128, 128, 8, 4), (128, 128, 4, 4), (128, 64, 4, 4), (64, 128, 4, 4), (64, 64, 4, 5), (64, 32, 4, 6),
+    (32, 64, 4, 5), (16, 128, 4, 4), (16, 64, 4, 5), (16, 32, 4, 6),
+)  # fmt: skip
+# (bm, bn, bk, warps, stages) of products on ordinary float32 units.
+_IEEE = (
+    (128, 128, 16, 8, 3), (128, 64, 16, 8, 3), (64, 64, 16, 4, 3), (64, 32, 32, 4, 3), (32, 64, 32, 4, 3), (16, 64, 32, 4, 4),
+    (16, 32, 64, 4, 4), (4, 64, 64, 4, 4), (4, 32, 64, 2, 4), (1, 64, 64, 4, 4), (1, 32, 64, 2, 4),
+)  # fmt: skip
+
+
+def _block_k(p: Problem, bm: int) -> int:
+    """128 bytes of k, the widest swizzle, so that a row is one line; 256 where the tile is small and B only streams."""
+    return (256 if bm < 64 else 128) // p.dtype.itemsize
+
+
+def _tiles(p: Problem) -> list[Config]:
+    if p.products == "ieee":
+        return [Config(*t) for t in _IEEE]
+    return [Config(bm, bn, _block_k(p, bm), warps, stages) for bm, bn, warps, stages in _TILES]
+
+
+def _fits(p: Problem, c: Config) -> bool:
+    """Less than twice the rows and columns that there are, few rows only where there are few, and registers for it."""
+    small = p.products == "ieee"
+    rows = max(p.m, 1 if small else 16)
+    enough = c.bm < 2 * rows and (c.bm >= 64 or p.m <= 4 * c.bm)
+    twice = segments(p)[0] > 1 or p.products == "fp8"  # accumulators: the tile's, and that of the segment or block of k
+    return enough and c.bn < 2 * max(p.n, 32) and shared(p, c) <= SHARED and not (twice and c.per_thread > 64)
+
+
+def configs(p: Problem) -> list[Config]:
+    """At most 24. All give the same bits where the tensor cores' instructions for few and for many rows round alike."""
+    found: list[Config] = []
+    cut = segments(p)[0] > 1
+    for t in [c for c in _tiles(p) if _fits(p, c)]:
+        forms = [_as(t, "tiled", True), t] if takes_tma(p) and t.bm >= 64 else [t]
+        if cut:
+            forms += [_as(f, "split_k", f.tma) for f in forms]
+        elif _programs(p, t) > MULTIPROCESSORS and t.bm >= 64:
+            forms.append(_as(t, "persistent", forms[0].tma))
+        found += [f for f in forms if shared(p, f) <= SHARED]
+    return found[:24] or [default(p)]
+
+
+def default(p: Problem) -> Config:
+    """The biggest tile whose programs give nearly every multiprocessor one; where there is none, the biggest that does so with
+    k split; else the smallest."""
+    parts = segments(p)[0]
+    fitting = [c for c in _tiles(p) if _fits(p, c)] or [_tiles(p)[-1]]
+    enough = MULTIPROCESSORS * 3 // 4
+    variant = "tiled"
+    full = [c for c in fitting if _programs(p, c) >= enough]
+    if not full and parts > 1:
+        variant, full = "split_k", [c for c in fitting if _programs(p, c) * parts >= enough]
+    t = full[0] if full else fitting[-1]
+    return _as(t, variant, takes_tma(p) and t.bm >= 64)
+
+
+def _as(c: Config, variant: str, tma: bool) -> Config:
+    return replace(c, variant=variant, tma=tma)
+
+
+def _programs(p: Problem, c: Config) -> int:
+    return -(-p.m // c.bm) * -(-p.n // c.bn) * p.batches

@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One tile of a matrix product: which one, and its sum over k.
+
+Sums are taken in segments of k: each has an accumulator of its own that starts at zero, and the segments' sums are added in
+order, whoever computed them. How many there are is a property of the problem (gemm_config.segments), so that a row's bits do
+not depend on the variant, on the tile or on the rows beside it.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from fastinfer.cuda.device import INTERPRET
+from fastinfer.cuda.kernels import interpreter_range as interpreter_range
+
+_INTERPRETED: tl.constexpr = tl.constexpr(INTERPRET)
+
+
+@triton.jit
+def tile_at(pid, m, n, BM: tl.constexpr, BN: tl.constexpr, GROUP: tl.constexpr):
+    """Tiles in columns of GROUP, so that those running together share rows of A and columns of B in L2."""
+    tiles_m, tiles_n = tl.cdiv(m, BM), tl.cdiv(n, BN)
+    width = GROUP * tiles_n
+    first = pid // width * GROUP
+    size = tl.minimum(tiles_m - first, GROUP)
+    return first + pid % width % size, pid % width // size
+
+
+@triton.jit
+def dot(a, b, acc, PRODUCTS: tl.constexpr, BK: tl.constexpr):
+    if PRODUCTS == "int8":
+        acc = tl.dot(a, b, acc, out_dtype=tl.int32)
+    elif PRODUCTS == "fp8":
+        # Hopper's fp8 sums keep 14 bits or so: each block's goes to a float32 register.
+        acc = tl.dot(a, b, acc, max_num_imprecise_acc=BK)
+    elif PRODUCTS == "tf32":
+        acc = tl.dot(a, b, acc, input_precision="tf32")
+    elif _INTERPRETED:  # numpy has no bfloat16: the product would be the bits'
+        acc = tl.dot(a.to(tl.float32), b.to(tl.float32), acc, input_precision="ieee")
+    else:
+        acc = tl.dot(a, b, acc, input_precision="ieee")
+    return acc
+
+
+@triton.jit
+def _zeros(BM: tl.constexpr, BN: tl.constexpr, PRODUCTS: tl.constexpr):
+    return tl.zeros((BM, BN), tl.int32 if PRODUCTS == "int8" else tl.float32)
+
+
+@triton.jit
+def _sum_pointers(
+    a, b, i, j, m, n, k, first, last, lda, ldb,
+    TRANS_A: tl.constexpr, TRANS_B: tl.constexpr, EVEN_K: tl.constexpr, PRODUCTS: tl.constexpr,
+    BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
+):  # fmt: skip
+    """Blocks first to last of k. Where k is contiguous, rows past the end are the last one again, and not stored."""
+    rm, rn, rk = tl.arange(0, BM), tl.arange(0, BN), tl.arange(0, BK)
+    left_m, left_n = m - i * BM, n - j * BN
+    row, column, start = tl.cast(i, tl.int64) * BM, tl.cast(j, tl.int64) * BN, tl.cast(first, tl.int64) * BK
+    if TRANS_A:
+        a_at = a + row + start * lda + rk[None, :] * lda + rm[:, None]
+    else:
+        a_at = a + row * lda + start + tl.minimum(rm, left_m - 1)[:, None] * lda + rk[None, :]
+    if TRANS_B:
+        b_at = b + column * ldb + start + tl.minimum(rn, left_n - 1)[None, :] * ldb + rk[:, None]
+    else:
+        b_at = b + column + start * ldb + rk[:, None] * ldb + rn[None, :]
+    acc = _zeros(BM, BN, PRODUCTS)
+    for block in range(first, last):
+        inside = rk < k - block * BK
+        if TRANS_A:
+            x = tl.load(a_at, mask=inside[None, :] & (rm < left_m)[:, None], other=0.0)
+        elif EVEN_K:
+            x = tl.load(a_at)
+        else:
+            x = tl.load(a_at, mask=inside[None, :], other=0.0)
+        if not TRANS_B:
+            y = tl.load(b_at, mask=inside[:, None] & (rn < left_n)[None, :], other=0.0)
+        elif EVEN_K:
+            y = tl.load(b_at)
+        else:
+            y = tl.load(b_at, mask=inside[:, None], other=0.0)
+        acc = dot(x, y, acc, PRODUCTS, BK)
+        a_at += BK * lda if TRANS_A else BK
+        b_at += BK if TRANS_B else BK * ldb
+    return acc
+
+
+@triton.jit
+def _sum_tma(
+    a, b, i, j, first, last, TRANS_A: tl.constexpr, TRANS_B: tl.constexpr, PRODUCTS: tl.constexpr,
+    BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
+):  # fmt: skip
+    """Blocks first to last of k through tensor descriptors, which give zeros past the ends."""
+    acc = _zeros(BM, BN, PRODUCTS)
+    for block in range(first, last):
+        if TRANS_A:
+            x = tl.trans(a.load([block * BK, i * BM]))
+        else:
+            x = a.load([i * BM, block * BK])
+        if TRANS_B:
+            y = tl.trans(b.load([j * BN, block * BK]))
+        else:
+            y = b.load([block * BK, j * BN])
+        acc = dot(x, y, acc, PRODUCTS, BK)
+    return acc
+
+
+@triton.jit
+def segment(
+    a, b, s, i, j, m, n, k, lda, ldb, SEGMENT: tl.constexpr,
+    TRANS_A: tl.constexpr, TRANS_B: tl.constexpr, EVEN_K: tl.constexpr, PRODUCTS: tl.constexpr, TMA: tl.constexpr,
+    BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
+):  # fmt: skip
+    """The sum over segment s of k: SEGMENT elements (a multiple of BK), 0 for all of k."""
+    if SEGMENT == 0:
+        first, last = 0, tl.cdiv(k, BK)
+    else:
+        first = s * (SEGMENT // BK)
+        last = tl.minimum(first + SEGMENT // BK, tl.cdiv(k, BK))
+    if TMA:
+        return _sum_tma(a, b, i, j, first, last, TRANS_A, TRANS_B, PRODUCTS, BM, BN, BK)
+    else:
+        return _sum_pointers(a, b, i, j, m, n, k, first, last, lda, ldb, TRANS_A, TRANS_B, EVEN_K, PRODUCTS, BM, BN, BK)
+
+
+@triton.jit
+def whole(
+    a, b, i, j, m, n, k, lda, ldb, SEGMENTS: tl.constexpr, SEGMENT: tl.constexpr,
+    TRANS_A: tl.constexpr, TRANS_B: tl.constexpr, EVEN_K: tl.constexpr, PRODUCTS: tl.constexpr, TMA: tl.constexpr,
+    BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
+):  # fmt: skip
+    """The sum over k, segments added in order."""
+    if SEGMENTS == 1:
+        total = segment(a, b, 0, i, j, m, n, k, lda, ldb, 0, TRANS_A, TRANS_B, EVEN_K, PRODUCTS, TMA, BM, BN, BK)
+    else:
+        total = _zeros(BM, BN, PRODUCTS)
+        for s in range(SEGMENTS):
+            total += segment(
+                a, b, s, i, j, m, n, k, lda, ldb, SEGMENT, TRANS_A, TRANS_B, EVEN_K, PRODUCTS, TMA, BM, BN, BK
+            )
+    return total

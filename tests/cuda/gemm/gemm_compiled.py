@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The kernels that run() would launch for a problem, compiled for sm_90."""
+
+from __future__ import annotations
+
+import torch
+from sm90 import Compiled, compile
+
+from fastinfer.cuda.kernels import gemm
+
+TYPES = {
+    torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16", torch.int8: "i8", torch.float8_e4m3fn: "fp8e4nv",
+}  # fmt: skip
+KERNELS = {"tiled": "_tiled", "persistent": "_persistent", "split_k": "_split"}
+SIZES = ("m", "n", "k", "lda", "ldb", "inner", "a_outer", "a_inner", "b_outer", "b_inner", "residual_z", "residual_m", "residual_n",
+         "programs")  # fmt: skip
+SCALARS = ("alpha", "beta", "act_alpha", "act_beta")
+EPILOGUE = ("PARTS", "BATCHED", "SEGMENTS", "BIAS", "RESIDUAL", "SCALED", "ACTIVATION")
+
+
+def compiled(p: gemm.Problem, c: gemm.Config) -> Compiled:
+    count, length = gemm.segments(p)
+    operand, out = TYPES[p.dtype], TYPES[p.out]
+    a, b = "*" + operand, "*" + operand
+    if c.tma:
+        a = f"tensordesc<{operand}[{c.bk}, {c.bm}]>" if p.trans_a else f"tensordesc<{operand}[{c.bm}, {c.bk}]>"
+        b = f"tensordesc<{operand}[{c.bn}, {c.bk}]>" if p.trans_b else f"tensordesc<{operand}[{c.bk}, {c.bn}]>"
+    flags = {
+        "SEGMENT": length, "TRANS_A": p.trans_a, "TRANS_B": p.trans_b, "EVEN_K": p.k % c.bk == 0, "PRODUCTS": p.products,
+        "TMA": c.tma, "BM": c.bm, "BN": c.bn, "BK": c.bk, "GROUP": c.group, "PARTS": c.parts, "BATCHED": bool(p.batch), "SEGMENTS": count,
+        "BIAS": p.bias, "RESIDUAL": p.residual, "SCALED": p.quantized, "ACTIVATION": p.activation,
+    }  # fmt: skip
+    types = {
+        "a": a, "b": b, "c": "*" + out, "bias": "*" + out, "residual": "*" + out, "a_scale": "*fp32", "b_scale": "*fp32",
+        "work": "*i32" if p.products == "int8" else "*fp32", **dict.fromkeys(SIZES, "i32"), **dict.fromkeys(SCALARS, "fp32"),
+    }  # fmt: skip
+    if c.variant == "split_k":
+        flags = {k: v for k, v in flags.items() if k not in EPILOGUE}
+        kept = ("a", "b", "work", "m", "n", "k", "lda", "ldb")
+    else:
+        kept = tuple(k for k in types if k != "work" and (k != "programs" or c.variant == "persistent"))
+    fixed = {"residual_n": 1}  # as the launcher sees a 1
+    return compile(
+        f"fastinfer.cuda.kernels.gemm:{KERNELS[c.variant]}",
+        {k: types[k] for k in kept if k not in fixed},
+        {**flags, **{k: v for k, v in fixed.items() if k in kept}},
+        {"num_warps": c.num_warps, "num_stages": c.num_stages},
+        unaligned=("m", "programs"),
+    )
