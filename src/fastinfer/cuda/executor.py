@@ -22,7 +22,7 @@ from fastinfer.cuda.program import DeviceProgram
 from fastinfer.cuda.replica import Replica, as_array, as_tensor
 from fastinfer.cuda.torch_ops import NotStatic
 from fastinfer.cuda.tuning import Tuner
-from fastinfer.errors import FastinferError
+from fastinfer.errors import FastinferError, UnsupportedError
 
 Result = TypeVar("Result")
 # Callers of one shape beyond this many wait for each other: each replica has an arena of its own.
@@ -112,7 +112,7 @@ class Executor:
         if replica is None:
             try:
                 replica = self._make(signature)
-            except (NotPlannable, NotStatic) as e:
+            except (NotPlannable, NotStatic, UnsupportedError) as e:
                 plans.why_not = str(e)
                 yield None
                 return

@@ -83,6 +83,10 @@ class Call:
     def maybe_wide(self, i: int) -> torch.Tensor | None:
         return self.wide(i) if self.has(i) else None
 
+    def known(self, i: int) -> np.ndarray | None:
+        """Input i, where the host has it without asking the device."""
+        return self._known[i]
+
     def host(self, i: int) -> np.ndarray:
         """Input i on the host."""
         known, tensor = self._known[i], self.tensors[i]

@@ -43,12 +43,13 @@ class Form:
         """Values that only constants and shapes decide stay on the host; others are on the call's device."""
         host: dict[int, np.ndarray] = dict(self.constants)
         values: dict[int, torch.Tensor] = {}
+        given_known = {i: k for i in range(self.n_inputs) if i < call.n_inputs and (k := call.known(i)) is not None}
         for i in range(self.n_inputs):
             if call.has(i):
                 values[i] = call.x(i)
         for step in self.steps:
             given = step.node["inputs"]
-            known = [host.get(v) for v in given]
+            known = [host.get(v, given_known.get(v)) for v in given]
             on_host = all(v < 0 or v in host for v in given)
             device = torch.device("cpu") if on_host else call.device
             tensors = [None if v < 0 or v in host else values[v] for v in given]
