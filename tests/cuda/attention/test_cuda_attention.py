@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Dense attention against float64: every variant and type, the edges of each extent, masks, and the same bits alone."""
 
-import oracle
+import attention_oracle as oracle
 import pytest
 import torch
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Packed attention and reductions: lengths in memory, empty sequences, tokens of no sequence, the same bits alone."""
 
-import oracle
+import attention_oracle as oracle
 import pytest
 import torch
 
