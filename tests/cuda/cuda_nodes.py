@@ -41,7 +41,7 @@ def run_node(
     model = node_model(op, list(inputs), n_outputs, domain=domain, constants=constants, **attrs)
     program = DeviceProgram(lower(ir.from_proto(model)), open_device("cuda"), precision_of(precision))
     feeds = [a for i, a in enumerate(inputs) if a is not None and i not in constants]
-    plan = make_plan(program, [(_core.dtype_code(a.dtype), a.shape) for a in feeds], Tuner())
+    plan = make_plan(program, [(_core.dtype_code(a.dtype), a.shape) for a in feeds], Tuner(program.device))
     for kept in plan.kept[:1] + [t.view(-1).view(torch.uint8) for t in plan.outputs if t.numel()]:
         kept.fill_(POISON)
     for buffer, given in zip(plan.inputs, feeds, strict=True):

@@ -123,7 +123,7 @@ def run_plan(program, feeds, precision):
     """Outputs and step names; feeds by input name."""
     device = DeviceProgram(program, open_device("cuda"), precision_of(precision))
     given = [feeds[p["name"]] for p in program.graph.inputs]
-    plan = make_plan(device, [(_core.dtype_code(a.dtype), a.shape) for a in given], Tuner())
+    plan = make_plan(device, [(_core.dtype_code(a.dtype), a.shape) for a in given], Tuner(device.device))
     plan.kept[0].fill_(POISON)
     for buffer, array in zip(plan.inputs, given, strict=True):
         buffer.copy_(torch.from_numpy(array))

@@ -19,7 +19,7 @@ def attend(device, q, k, v, lengths, mask=None, form="", config=CONFIG, layouts=
     kind = "none" if mask is None else ("kept" if mask.dtype == torch.bool else "added") + "/" + form
     problem = Problem(
         q.dtype, "ieee" if q.dtype == torch.float32 else "half", n, k.shape[2], 0, 0, d, v.shape[3], mask=kind,
-        layouts=layouts, packed=True, tokens=tokens, **attrs,
+        layouts=layouts, packed=True, **attrs,
     )  # fmt: skip
     o = torch.full((1, tokens, n, v.shape[3]), oracle.POISON, dtype=q.dtype)
     given = [None if t is None else t.to(device) for t in (q, k, v, mask, torch.tensor(lengths), o)]

@@ -36,7 +36,7 @@ SHARED = 227 << 10
 
 @dataclass(frozen=True)
 class Problem:
-    """sq, sk: 0 where packed (lengths are data, and one config serves all); mask: none, added, kept (bool) or, packed,
+    """sq, sk: 0 where packed: lengths are data, and a sequence's bits must not depend on the bucket; mask: none, added, kept (bool) or, packed,
     with its form behind a slash; products: ieee, tf32 or half."""
 
     dtype: torch.dtype
@@ -53,7 +53,6 @@ class Problem:
     zero_empty: bool = False
     layouts: tuple[str, str, str, str] = ("BNSH",) * 4  # q, k, v, o
     packed: bool = False
-    tokens: int = 0  # a bucket's
 
     @property
     def group(self) -> int:
@@ -61,7 +60,7 @@ class Problem:
 
     @property
     def rows(self) -> int:
-        return self.group * (self.tokens if self.packed else self.sq)
+        return self.group * (512 if self.packed else self.sq)  # packed: a middle length
 
     @property
     def widths(self) -> tuple[int, int]:
@@ -100,13 +99,14 @@ def configs(problem: Problem) -> list[Config]:
     for rows, keys, warps in _tiles(problem):
         for stages in (2, 3) if _half(problem) else (1, 2):
             found.append(Config("tiled", rows, keys, warps, stages))
-    if not problem.packed and problem.sk <= 128 and problem.rows <= 128:
+    if problem.products != "ieee" and not problem.packed and max(problem.sk, problem.rows) <= 128:
         keys = max(16, triton.next_power_of_2(problem.sk))
         rows = max(16, triton.next_power_of_2(problem.rows))
         found += [Config("windows", rows, keys, w, s, units=u) for u in (2, 4, 8) for w in (2, 4) for s in (2, 3)]
     if not problem.packed and problem.sk >= 1024 and problem.rows <= 64:
         rows = max(16, triton.next_power_of_2(problem.rows))
-        found += [Config("split", rows, 64, 4, 3, splits=s) for s in (4, 8, 16, 32) if s * 128 <= problem.sk]
+        keys = 64 if _half(problem) else 32
+        found += [Config("split", rows, keys, 4, 3, splits=s) for s in (4, 8, 16, 32) if s * 128 <= problem.sk]
     fit = [c for c in dict.fromkeys(found) if shared_bytes(problem, c) <= SHARED and c.rows * wide <= 128 * 256]
     return fit[:24]
 
@@ -134,8 +134,8 @@ def _single(problem: Problem) -> list[tuple[int, int, int]]:
 
 def default(problem: Problem) -> Config:
     """Blocks of 128 rows by two warp groups where there are rows for them (64 rows are one wgmma's): with 64 keys and head
-    size 64 that is 112 registers and 64 KB, so two blocks share a multiprocessor, one's exp2 under the other's products. From 1024 keys on,
-    16 rows or fewer split the keys so that one sample with 8 key heads fills 132 multiprocessors."""
+    size 64 that is 112 registers and 64 KB, so two blocks share a multiprocessor, one's exp2 under the other's products.
+    From 1024 keys on, 16 rows or fewer split the keys so that one sample with 8 key heads fills 132 multiprocessors."""
     wide, rows, half = max(problem.widths), problem.rows, _half(problem)
     if not problem.packed and problem.sk >= 1024 and rows <= 16:
         splits = min(16, triton.next_power_of_2(problem.sk) // 256)
@@ -145,6 +145,8 @@ def default(problem: Problem) -> Config:
     if not problem.packed and problem.sk <= 64 and rows <= 64 and wide <= 128:
         keys = max(16, triton.next_power_of_2(problem.sk))
         return Config("windows", max(16, triton.next_power_of_2(rows)), keys, 4, 2, units=4)
+    if problem.packed:  # most sequences are short: 64 rows, one warp group's, waste least
+        return Config("tiled", 64, 64 if wide <= 128 else 32, 4, 3 if wide <= 64 else 2)
     if rows <= 64:
         return Config("tiled", max(16, triton.next_power_of_2(rows)), 64 if wide <= 128 else 32, 4, 2)
     return Config("tiled", 128, 64, 8, 3 if wide <= 128 else 2)

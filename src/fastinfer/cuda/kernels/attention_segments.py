@@ -147,11 +147,12 @@ def _reduce_kernel(
 
 
 def run(x: torch.Tensor, lengths: torch.Tensor, y: torch.Tensor, *, problem: Problem, config: Config) -> None:
-    """x [outer, tokens, inner], lengths int64 [sequences], y [outer, sequences, inner], all dense."""
-    outer, tokens, inner = x.shape
-    sequences = lengths.shape[0]
+    """x [outer, tokens, inner], lengths int64 [sequences], y [outer, sequences, inner], all dense; outer may be more axes."""
     if y.numel() == 0:
         return
+    sequences, inner = lengths.shape[0], problem.inner
+    outer = y.numel() // (sequences * inner)
+    tokens = x.numel() // (outer * inner)
     grid = (sequences, triton.cdiv(inner, config.inner), outer)
     _reduce_kernel[grid](
         x, lengths, y, sequences, tokens, inner,

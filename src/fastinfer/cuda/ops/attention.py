@@ -59,7 +59,7 @@ def _problem(ctx: NodeContext, mask: str, packed: bool) -> attention.Problem:
         dtype, products if products in ("tf32", "half") and (dtype != torch.float32 or products == "tf32") else "ieee",
         heads, kv_heads, 0 if packed else sq, 0 if packed else sk, d, dv, mask=mask,
         causal=bool(ctx.attr("causal", 0)), softcap=ctx.attr("softcap", 0.0) > 0,
-        zero_empty=bool(ctx.attr("zero_empty", 0)), layouts=layouts, packed=packed, tokens=sq if packed else 0,
+        zero_empty=bool(ctx.attr("zero_empty", 0)), layouts=layouts, packed=packed,
     )  # fmt: skip
 
 
@@ -115,17 +115,11 @@ def bind_packed_reduce(ctx: NodeContext) -> None:
     if outer > 65535 or inner == 0:
         raise Declined(f"{outer} times {inner} reductions")
     problem = attention_segments.Problem(x.dtype, ctx.attr("reduction"), inner)
+    config = ctx.choose(attention_segments, problem)
     ctx.step(
-        f"triton_packed_{problem.reduction}", _reduce, ctx.input(0), ctx.input(1), ctx.output(0),
-        shape=(outer, x.shape[axis], inner), problem=problem, config=ctx.choose(attention_segments, problem),
+        f"triton_packed_{problem.reduction}", attention_segments.run, ctx.input(0), ctx.input(1), ctx.output(0),
+        problem=problem, config=config,
     )  # fmt: skip
-
-
-def _reduce(
-    x: torch.Tensor, lengths: torch.Tensor, y: torch.Tensor, *, shape: tuple[int, int, int],
-    problem: attention_segments.Problem, config: attention_segments.Config,
-) -> None:  # fmt: skip
-    attention_segments.run(x.view(shape), lengths, y, problem=problem, config=config)
 
 
 BINDERS: dict[tuple[str, str], Binder] = {
