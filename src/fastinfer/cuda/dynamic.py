@@ -173,7 +173,7 @@ class Body:
     def _called(self, run: Any, i: int, given: list[Any], device: torch.device) -> list[torch.Tensor | None]:
         node = self.graph.nodes[i]
         tensors = [v if isinstance(v, torch.Tensor) else None for v in given]
-        known = [v if isinstance(v, np.ndarray) else None for v in given]
+        known = [v if isinstance(v, np.ndarray) else self.known.get(k) for k, v in zip(node["inputs"], given)]
         made = run(Call(node, tensors, known, self.attributes[i], True, self._memos[i], device))
         return [made] if isinstance(made, torch.Tensor) else list(made)
 

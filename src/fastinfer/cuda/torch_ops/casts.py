@@ -6,11 +6,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from fastinfer.cuda.torch_ops.call import DTYPES, Call, TorchOp, dtype_of_code, int64
+from fastinfer.cuda.torch_ops.call import DTYPES, Call, TorchOp, dtype_of_code, int64, to_torch
 from fastinfer.errors import UnsupportedError
 
 FP8 = (torch.float8_e4m3fn, torch.float8_e5m2)
-_VIEWED = ("bfloat16", "float8_e4m3fn", "float8_e5m2")
 # Beyond these the nearest number is past the largest one, which is NaN (e4m3, the tie goes to 448) or infinity.
 _OVERFLOW = {torch.float8_e4m3fn: (464.0, "nan"), torch.float8_e5m2: (61439.99, "inf")}
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
@@ -50,17 +49,6 @@ def _bit_cast(call: Call) -> torch.Tensor:
     return x.view(dtype)
 
 
-def to_torch(array: np.ndarray) -> torch.Tensor:
-    """An array as a tensor on the CPU. Raises UnsupportedError for strings, 4-bit numbers and the like."""
-    if array.dtype.name not in DTYPES:
-        raise UnsupportedError(f"torch has no type for {array.dtype}")
-    dtype = DTYPES[array.dtype.name]
-    if array.dtype.name not in _VIEWED:
-        return torch.from_numpy(np.array(array, order="C"))
-    raw = np.array(array, order="C").view({1: np.uint8, 2: np.int16}[dtype.itemsize])
-    return torch.from_numpy(raw).view(dtype)
-
-
 def to_numpy(tensor: torch.Tensor) -> np.ndarray:
     """The tensor's elements as an array of the same type (bfloat16 and fp8 by ml_dtypes)."""
     tensor = tensor.detach().cpu().contiguous()
@@ -72,4 +60,5 @@ def to_numpy(tensor: torch.Tensor) -> np.ndarray:
     return tensor.numpy()
 
 
+__all__ = ["EXACT", "FP8", "cast", "to_numpy", "to_torch"]
 EXACT: dict[str, TorchOp] = {"Cast": _cast, "CastLike": _cast_like, "BitCast": _bit_cast}

@@ -123,7 +123,7 @@ def _qlinear_conv(call: Call) -> Tensor:
     per_channel = [-1, *[1] * (y.ndim - 2)]
     if (bias := call.maybe(8)) is not None:
         y = y + bias.double().reshape(per_channel)
-    scale = call.x(1).double() * call.x(4).double() / call.x(6).double()
+    scale = call.wide(1).double() * call.wide(4).double() / call.wide(6).double()
     return requantized(y, scale.reshape(per_channel) if scale.numel() > 1 else scale.reshape(()), call.x(7))
 
 

@@ -45,7 +45,9 @@ class Form:
         values: dict[int, torch.Tensor] = {}
         given_known = {i: k for i in range(self.n_inputs) if i < call.n_inputs and (k := call.known(i)) is not None}
         for i in range(self.n_inputs):
-            if call.has(i):
+            if (small := call.small(i)) is not None:
+                host[i] = small  # scales and biases: in float32, whatever the storage
+            elif call.has(i):
                 values[i] = call.x(i)
         for step in self.steps:
             given = step.node["inputs"]
@@ -53,7 +55,7 @@ class Form:
             on_host = all(v < 0 or v in host for v in given)
             device = torch.device("cpu") if on_host else call.device
             tensors = [None if v < 0 or v in host else values[v] for v in given]
-            sub = Call(step.node, tensors, known, step.attributes, memo=call.memo, device=device)
+            sub = Call(step.node, tensors, known, step.attributes, call.read_back, call.memo, device)
             made = step.run(sub)
             on_host |= step.node["op"] in ("Shape", "Size")
             for v, y in zip(step.node["outputs"], [made] if isinstance(made, torch.Tensor) else made):

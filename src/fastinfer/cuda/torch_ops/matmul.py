@@ -69,11 +69,11 @@ def requantized(exact: Tensor, scale: Tensor, zero: Tensor) -> Tensor:
 
 
 def _qlinear_matmul(call: Call) -> Tensor:
-    a_scale, b_scale = call.x(1).double(), call.x(4).double()
+    a_scale, b_scale = call.wide(1).double(), call.wide(4).double()
     if a_scale.ndim == 1 and a_scale.numel() > 1:
         a_scale = a_scale[:, None]
     y = torch.matmul(centred(call.x(0), call.x(2), True), centred(call.x(3), call.x(5), False))
-    return requantized(y, a_scale * b_scale / call.x(6).double(), call.x(7))
+    return requantized(y, a_scale * b_scale / call.wide(6).double(), call.x(7))
 
 
 def _einsum(call: Call) -> Tensor:

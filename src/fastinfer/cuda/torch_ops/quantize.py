@@ -38,7 +38,7 @@ def quantize(x: Tensor, scale: Tensor, zero: Tensor | None, dtype: torch.dtype, 
 
 def _quantize(call: Call) -> Tensor:
     x, axis, block = call.x(0), call.attr("axis", 1), call.attr("block_size", 0)
-    scale = spread(call.x(1), x, axis, block)
+    scale = spread(call.wide(1), x, axis, block)
     zero = spread(call.x(2), x, axis, block) if call.has(2) else None
     code = call.attr("output_dtype", 0)
     dtype = dtype_of_code(code) if code else torch.uint8 if zero is None else zero.dtype
@@ -55,7 +55,7 @@ def dequantize(x: Tensor, scale: Tensor, zero: Tensor | None) -> Tensor:
 
 def _dequantize(call: Call) -> Tensor:
     x, axis, block = call.x(0), call.attr("axis", 1), call.attr("block_size", 0)
-    scale = spread(call.x(1), x, axis, block)
+    scale = spread(call.wide(1), x, axis, block)
     y = dequantize(x, scale, spread(call.x(2), x, axis, block) if call.has(2) else None)
     code = call.attr("output_dtype", 0)
     return y.to(dtype_of_code(code) if code else call.x(1).dtype)
