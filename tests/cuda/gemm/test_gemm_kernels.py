@@ -25,9 +25,9 @@ VARIANTS = [
 
 
 @pytest.mark.parametrize("config", VARIANTS, ids=str)
-@pytest.mark.parametrize("trans", ["nn", "nt", "tn", "tt"])
+@pytest.mark.parametrize("trans", ["nt", "tn"])
 def test_variants(config: gemm.Config, trans: str) -> None:
-    k = 1032 if config.variant == "split_k" else 72
+    k = 520 if config.variant == "split_k" else 72
     case = make(
         24, 40, k, **HALF, out=torch.float32, rows=1, trans_a=trans[0] == "t", trans_b=trans[1] == "t", bias=True,
         residual="before", activation="relu", alpha=0.5,
@@ -64,7 +64,7 @@ def test_residuals_broadcast(residual: str, strides: tuple[int, int] | None) -> 
 
 def test_random_shapes() -> None:
     r = random.Random(7)
-    for seed in range(16):
+    for seed in range(12):
         m, n, k = (r.choice([1, 2, 3, 7, 13, 16, 17, 31, 33]) for _ in range(3))
         batch = r.choice([(), (), (3,), (2, 2)])
         case = make(
