@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from fastinfer.cuda.device import INTERPRET, Device
+from fastinfer.cuda.device import INTERPRET, open_device
 
 if TYPE_CHECKING:
     from fastinfer import _cuda
@@ -18,16 +18,15 @@ else:
         _cuda = None  # built without a CUDA compiler
 
 
-def missing(device: Device) -> str:
+def missing(device: torch.device) -> str:
     """Why the kernels cannot be used on `device`; empty if they can. They are built for compute capability 9.0 and, as PTX,
     what follows it."""
     if _cuda is None:
         return "fastinfer was built without CUDA C++ kernels (no nvcc, or FASTINFER_CUDA=OFF)"
-    if INTERPRET or device.torch.type != "cuda":
+    if INTERPRET or device.type != "cuda":
         return "CUDA C++ kernels need a device"
-    if device.capability < 90:
-        return f"CUDA C++ kernels need compute capability 9.0, this is {device.capability / 10}"
-    return ""
+    capability = open_device(str(device)).capability
+    return "" if capability >= 90 else f"CUDA C++ kernels need compute capability 9.0, this is {capability / 10}"
 
 
 def pack_rows(padded: torch.Tensor, offsets: torch.Tensor, packed: torch.Tensor) -> None:

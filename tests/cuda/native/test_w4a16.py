@@ -10,7 +10,6 @@ import torch
 from fastinfer.cuda import native
 
 _cuda = pytest.importorskip("fastinfer._cuda", reason="built without a CUDA compiler")
-gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 
 class Case:
@@ -111,7 +110,7 @@ def test_machine_code():
         assert sum(i.startswith("LDS.128") for i in code) >= 2 + 2 * rows, name
 
 
-@gpu
+@pytest.mark.gpu
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize(
     "m,n,k,block", [(1, 4096, 4096, 128), (16, 256, 1000, 32), (5, 100, 8192, 64), (33, 96, 512, 128)]

@@ -1,8 +1,115 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Products with int4 and int8 weights."""
+"""Products with int4 and int8 weights: com.microsoft MatMulNBits."""
 
 from __future__ import annotations
 
-from fastinfer.cuda.context import Binder
+from typing import Any
 
-BINDERS: dict[tuple[str, str], Binder] = {}
+import torch
+
+from fastinfer.cuda import native
+from fastinfer.cuda.context import Binder, Declined, Handle, NodeContext
+from fastinfer.cuda.kernels import weight_only as family
+
+_A, _B, _SCALES, _ZEROS, _GROUPS, _BIAS = range(6)
+_FLOATS = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "bfloat16"}
+
+
+def bind_matmul_nbits(ctx: NodeContext) -> None:
+    problem = _problem(ctx)
+    bias = ctx.input(_BIAS) if problem.bias else None
+    if problem.m == 0:
+        ctx.output(0)
+        return
+    if why := _not_native(ctx, problem):
+        ctx.refuse(f"w4a16: {why}")
+        _bind_triton(ctx, problem, bias)
+    else:
+        _bind_native(ctx, problem, bias)
+
+
+def _problem(ctx: NodeContext) -> family.Problem:
+    n, k, block, bits = (int(ctx.attr(*a)) for a in (("N",), ("K",), ("block_size",), ("bits", 4)))
+    a = ctx.desc(_A)
+    if bits not in (4, 8):
+        raise Declined(f"weights of {bits} bits")
+    if ctx.has(_GROUPS):
+        raise Declined("g_idx")
+    if ctx.attr("weight_prepacked", 0):
+        raise Declined("weights packed for another machine")
+    if a.dtype not in _FLOATS:
+        raise Declined(f"activations of type {a.dtype}")
+    if block < 16 or block & (block - 1):
+        raise Declined(f"block_size {block}; needed: a power of two from 16 on")
+    if not (ctx.is_constant(_B) and ctx.is_constant(_SCALES) and (not ctx.has(_ZEROS) or ctx.is_constant(_ZEROS))):
+        raise Declined("weights that are not constant")
+    if ctx.has(_BIAS) and ctx.desc(_BIAS).dtype not in _FLOATS:
+        raise Declined(f"a bias of type {ctx.desc(_BIAS).dtype}")
+    zeros = "none" if not ctx.has(_ZEROS) else "int" if _known(ctx, _ZEROS).dtype.name == "uint8" else "float"
+    rows = a.elements // k
+    # [batch, ..., k]: a sample's rows are what lies behind the first extent; [m, k] is m samples.
+    sample = rows // a.shape[0] if len(a.shape) > 1 and a.shape[0] else rows
+    return family.Problem(
+        rows, n, k, bits, block, _FLOATS[a.dtype], zeros, ctx.has(_BIAS), sample, "tf32" if ctx.precision.products == "tf32" else "ieee"
+    )  # fmt: skip
+
+
+def _known(ctx: NodeContext, i: int) -> Any:
+    array = ctx.known(i)
+    assert array is not None
+    return array
+
+
+def _not_native(ctx: NodeContext, p: family.Problem) -> str:
+    """Why not the CUDA C++ kernel."""
+    if p.bits != 4 or p.block < 32 or p.zeros == "float" or p.dtype == "float32" or p.k % 8:
+        return (
+            f"{p.bits} bits, blocks of {p.block}, {p.zeros} zero points, {p.dtype}, k={p.k}; "
+            "needed: 4 bits, blocks from 32 on, integer zero points, a half type, k a multiple of 8"
+        )
+    if p.sample_rows > family.FEW:
+        return f"{p.sample_rows} rows a sample, more than {family.FEW}"
+    scales = ctx.constant(_SCALES).tensor
+    assert scales is not None
+    return native.missing(scales.device)
+
+
+def _bind_native(ctx: NodeContext, p: family.Problem, bias: Handle | None) -> None:
+    n, k, block = p.n, p.k, p.block
+    zeros = torch.from_numpy(_known(ctx, _ZEROS).copy()) if p.zeros == "int" else None
+    tag = f"{n}x{k}/{block}"
+    weights = ctx.constant(_B, f"w4a16 {tag}", lambda q: native.w4_weights(q, n, k, block))
+    meta = ctx.constant(
+        _SCALES,
+        f"w4a16 {tag} zeros {_number(ctx, _ZEROS)}",
+        lambda s: native.w4_meta(s, zeros, n, k, block),
+        torch.float32,
+    )
+    ctx.step(
+        "w4a16", native.w4a16, ctx.input(_A), weights, meta, bias, ctx.output(0), flops=2.0 * p.m * n * k, block=block
+    )
+
+
+def _bind_triton(ctx: NodeContext, p: family.Problem, bias: Handle | None) -> None:
+    n, k, bits, block = p.n, p.k, p.bits, p.block
+    tag, blocks = f"{n}x{k}/{block}", -(-k // block)
+    words = ctx.constant(_B, f"words{bits} {tag}", lambda q: family.pack_words(q, n, k, bits, block))
+    scales = ctx.constant(_SCALES, f"blocks {tag}", lambda s: family.pack_scales(s, n), torch.float32)
+    zeros = None
+    if p.zeros != "none":
+        kept = torch.uint8 if p.zeros == "int" else torch.float32
+        zeros = ctx.constant(_ZEROS, f"blocks{bits} {tag}", lambda z: family.pack_zeros(z, n, bits, blocks), kept)
+    config = ctx.choose(family, p)
+    size = family.workspace(p, config)
+    partial = ctx.scratch((size,), torch.uint8) if size else None
+    ctx.step(
+        f"weight_only_{bits} {config.variant} {config.bm}x{config.bn} split {config.split}", family.run, ctx.input(_A), words, scales,
+        zeros, bias, ctx.output(0), partial, flops=2.0 * p.m * n * k, problem=p, config=config,
+    )  # fmt: skip
+
+
+def _number(ctx: NodeContext, i: int) -> int:
+    return ctx.node["inputs"][i] if ctx.has(i) else -1
+
+
+BINDERS: dict[tuple[str, str], Binder] = {("com.microsoft", "MatMulNBits"): bind_matmul_nbits}
