@@ -8,6 +8,7 @@
 #include "csrc/cuda/device.h"
 #include "kernels/batching/ragged.cuh"
 #include "kernels/nbits/w4a16.cuh"
+#include "kernels/tiny/mlp.cuh"
 
 namespace py = pybind11;
 
@@ -74,6 +75,28 @@ void export_w4a16(py::module_& m) {
   m.def("w4a16_on_host", &w4a16_on_host);
 }
 
+// layers: (weights, bias or 0, in, out, activation's number)
+Mlp make_mlp(uintptr_t x, uintptr_t y, int64_t m, int type, const py::sequence& layers) {
+  Mlp p{at<void>(x), at<void>(y), m, static_cast<MlpType>(type), static_cast<int>(py::len(layers)), {}};
+  check(type >= 0 && type <= 2, "mlp: type ", type);
+  check(p.count >= 1 && p.count <= kMlpLayers, "mlp: ", p.count, " layers; needed: 1 to ", kMlpLayers);
+  for (int l = 0; l < p.count; ++l) {
+    const py::tuple t = layers[l];
+    p.layers[l] = {at<void>(t[0].cast<uintptr_t>()), at<void>(t[1].cast<uintptr_t>()), t[2].cast<int>(),
+                   t[3].cast<int>(), static_cast<MlpAct>(t[4].cast<int>())};
+  }
+  return p;
+}
+
+void export_mlp(py::module_& m) {
+  py::class_<Mlp>(m, "Mlp")
+      .def(py::init(&make_mlp))
+      .def_property_readonly("blocks", &mlp_blocks)
+      .def_property_readonly("width", &mlp_width);
+  m.def("mlp", [](const Mlp& p, uintptr_t stream) { mlp(p, at<void>(stream)); });
+  m.def("mlp_on_host", &mlp_on_host);
+}
+
 }  // namespace
 }  // namespace fi
 
@@ -97,4 +120,5 @@ PYBIND11_MODULE(_cuda, m) {
   m.def("runtime_version", &runtime_version);
   export_ragged(m);
   export_w4a16(m);
+  export_mlp(m);
 }

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -119,3 +120,42 @@ def _w4a16(
         a.data_ptr(), weights.data_ptr(), meta.data_ptr(), bias_at, y.data_ptr(), a.numel() // max(k, 1), n, k, shift, bf16,
         warps, split,
     )  # fmt: skip
+
+
+# --------------------------------------------------------------------------------------------------- kernels/tiny/mlp.cuh
+
+ACTIVATIONS = ("", "relu", "gelu", "tanh", "sigmoid", "silu")  # in the order of MlpAct
+_TYPES = (torch.float32, torch.float16, torch.bfloat16)
+Layer = tuple[torch.Tensor, "torch.Tensor | None", str]  # weights of mlp_weights, bias [out], activation
+
+
+def mlp_weights(weights: torch.Tensor) -> torch.Tensor:
+    """[out, in] → rows of a multiple of 8 numbers, zeros at their ends."""
+    return torch.nn.functional.pad(weights, (0, -weights.shape[1] % 8)).contiguous()
+
+
+def mlp(x: torch.Tensor, layers: Sequence[Layer], y: torch.Tensor) -> None:
+    """x [m, in] through at most 16 dense layers → y [m, out], in one launch. All of one type: float32, float16 or bfloat16."""
+    _cuda.mlp(_mlp(x, layers, y), _stream(x))
+
+
+def mlp_on_host(x: torch.Tensor, layers: Sequence[Layer], y: torch.Tensor) -> None:
+    """The kernel's partition and order of sums for tests: float32 tensors on the host."""
+    _cuda.mlp_on_host(_mlp(x, layers, y))
+
+
+def _mlp(x: torch.Tensor, layers: Sequence[Layer], y: torch.Tensor) -> Any:
+    entries, features = [], x.shape[1]
+    for at, (weights, bias, activation) in enumerate(layers):
+        out, padded = weights.shape
+        tensors = [t for t in (x, y, weights, bias) if t is not None]
+        if padded != -(-features // 8) * 8 or (bias is not None and tuple(bias.shape) != (out,)):
+            raise ValueError(f"layer {at} takes {features} features; its weights are {tuple(weights.shape)}")
+        if any(t.dtype != x.dtype or not t.is_contiguous() for t in tensors) or x.dtype not in _TYPES:
+            raise ValueError(f"layer {at}: types {[str(t.dtype) for t in tensors]}; needed: one float type, dense")
+        bias_at = 0 if bias is None else bias.data_ptr()
+        entries.append((weights.data_ptr(), bias_at, features, out, ACTIVATIONS.index(activation)))
+        features = out
+    if tuple(y.shape) != (x.shape[0], features):
+        raise ValueError(f"the result is {tuple(y.shape)}; needed: {(x.shape[0], features)}")
+    return _cuda.Mlp(x.data_ptr(), y.data_ptr(), x.shape[0], _TYPES.index(x.dtype), entries)
