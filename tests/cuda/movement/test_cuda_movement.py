@@ -31,7 +31,14 @@ def test_transpose(perm, shape):
 
 @pytest.mark.parametrize("dtype", TYPES, ids=lambda t: t.__name__)
 def test_transpose_types(dtype):
-    check_node("Transpose", [numbers((3, 17, 9), dtype)], kernel="triton_transpose", perm=[0, 2, 1])
+    check_node("Transpose", [numbers((3, 37, 19), dtype)], kernel="triton_transpose", perm=[0, 2, 1])
+
+
+@pytest.mark.parametrize("shape", [(3, 700), (700, 3), (130, 65), (2, 2, 2, 600), (3, 5, 40, 14)], ids=str)
+def test_transpose_by_tiles(shape):
+    perm = list(range(len(shape)))[::-1]
+    kernel = "triton_transpose" if len(shape) == 2 or shape[0] * shape[-1] >= 512 else "triton_copy"
+    check_node("Transpose", [numbers(shape)], kernel=kernel, perm=perm)
 
 
 @pytest.mark.parametrize("seed", range(8))

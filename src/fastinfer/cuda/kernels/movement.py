@@ -22,6 +22,7 @@ from fastinfer.cuda.kernels.pointwise_walk import Walk
 COPY = Program(("i",), ("copy",), (0, -1, -1), (0,))
 _RAW = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 OUTER = 3  # dimensions around a tile
+LEAST = 512  # elements of a tile; smaller ones are left to a strided copy, whose misses the L1 cache takes
 RANK = 4  # of what is padded, collapsed
 MODES = {"constant": 0, "edge": 1, "reflect": 2, "wrap": 3}
 
@@ -75,7 +76,7 @@ def transpose_problem(walk: Walk, itemsize: int) -> Problem | None:
         return None
     i = xs.index(1)
     outer = [(walk.extents[d], xs[d], ys[d]) for d in range(last) if d != i]
-    if len(outer) > OUTER:
+    if len(outer) > OUTER or walk.extents[i] * walk.extents[last] < LEAST:
         return None
     outer = [(1, 0, 0)] * (OUTER - len(outer)) + outer
     return Problem(itemsize, walk.extents[i], walk.extents[last], xs[last], ys[i], tuple(outer), walk.wide)
