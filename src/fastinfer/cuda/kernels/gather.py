@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 
 from fastinfer.cuda.kernels import device as _device  # noqa: F401  before triton: it says whether triton interprets
-from fastinfer.cuda.kernels.movement import raw
+from fastinfer.cuda.kernels.pointwise import raw
 from fastinfer.cuda.kernels.pointwise_walk import LIMIT, Walk
 
 KEYS, RANK = 4, 4  # of GatherND's index tuples; of GatherElements' collapsed dimensions
@@ -52,12 +52,13 @@ class Config:
 
 def configs(problem: Problem) -> list[Config]:
     cols = triton.next_power_of_2(problem.inner)
-    return [
+    found = [
         Config(max(block // min(cols, c), 1), min(cols, c), 4)
         for block in (512, 1024, 2048, 4096)
         for c in sorted({min(cols, c) for c in (512, 1024)})
         if block >= min(cols, c)
     ]
+    return [default(problem), *(c for c in found if c != default(problem))]
 
 
 def default(problem: Problem) -> Config:

@@ -15,28 +15,13 @@ import triton
 import triton.language as tl
 
 from fastinfer.cuda.kernels import device as _device  # noqa: F401  before triton: it says whether triton interprets
-from fastinfer.cuda.kernels import pointwise
-from fastinfer.cuda.kernels.pointwise_source import Program
+from fastinfer.cuda.kernels.pointwise import raw
 from fastinfer.cuda.kernels.pointwise_walk import Walk
 
-COPY = Program(("i",), ("copy",), (0, -1, -1), (0,))
-_RAW = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 OUTER = 3  # dimensions around a tile
 LEAST = 512  # elements of a tile; smaller ones are left to a strided copy, whose misses the L1 cache takes
 RANK = 4  # of what is padded, collapsed
 MODES = {"constant": 0, "edge": 1, "reflect": 2, "wrap": 3}
-
-
-def raw(t: torch.Tensor) -> torch.Tensor:
-    return t.view(_RAW[t.dtype.itemsize])
-
-
-def copy_problem(walk: Walk, itemsize: int) -> pointwise.Problem:
-    return pointwise.Problem(COPY, walk, (_RAW[itemsize],) * 2)
-
-
-def copy(x: torch.Tensor, y: torch.Tensor, problem: pointwise.Problem, config: pointwise.Config) -> None:
-    pointwise.run(raw(x), raw(y), problem=problem, config=config)
 
 
 # ------------------------------------------------------------------------------------------------------------- transposes
@@ -72,7 +57,7 @@ def transpose_problem(walk: Walk, itemsize: int) -> Problem | None:
     """None where it is no such walk (operands: x, y)."""
     xs, ys = walk.strides
     last = len(walk.extents) - 1
-    if last < 1 or any(walk.offsets) or xs[last] == 1 or ys[last] != 1 or 1 not in xs:
+    if last < 1 or any(walk.offsets) or xs[last] in (0, 1) or ys[last] != 1 or 1 not in xs:
         return None
     i = xs.index(1)
     outer = [(walk.extents[d], xs[d], ys[d]) for d in range(last) if d != i]

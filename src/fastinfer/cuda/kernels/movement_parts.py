@@ -14,7 +14,7 @@ import torch
 import triton
 import triton.language as tl
 
-from fastinfer.cuda.kernels.movement import raw
+from fastinfer.cuda.kernels.pointwise import raw
 from fastinfer.cuda.kernels.pointwise_source import unit
 
 MOST = 8  # parts of a launch
@@ -54,11 +54,12 @@ def problem_of(itemsize: int, rows: int, cols: list[int], join: bool) -> list[Pr
 
 def configs(problem: Problem) -> list[Config]:
     wide = triton.next_power_of_2(max(problem.cols))
-    return [
+    found = [
         Config(max(block // cols, 1), cols, 4)
         for block in (1024, 2048, 4096)
         for cols in sorted({min(wide, block, c) for c in (64, 256, 1024)})
     ]
+    return [default(problem), *(c for c in found if c != default(problem))]
 
 
 def default(problem: Problem) -> Config:

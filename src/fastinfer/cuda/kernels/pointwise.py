@@ -19,6 +19,8 @@ from fastinfer.cuda.kernels import pointwise_source as S
 from fastinfer.cuda.kernels.pointwise_source import Program
 from fastinfer.cuda.kernels.pointwise_walk import Walk
 
+COPY = Program(("i",), ("copy",), (0, -1, -1), (0,))
+_RAW = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 BYTES = {torch.uint8: (0.0, 255.0), torch.int8: (-128.0, 127.0)}
 
 
@@ -54,7 +56,7 @@ def _lanes(problem: Problem) -> int:
 
 
 def configs(problem: Problem) -> list[Config]:
-    """Elements per thread from one 16-byte access to four; none where a tensor is small enough for one program an SM."""
+    """Elements per thread from one 16-byte access to four."""
     smallest = 128 * min(_lanes(problem), 8)
     most = 4096 if len(problem.dtypes) <= 4 else 2048
     found = [
@@ -63,7 +65,7 @@ def configs(problem: Problem) -> list[Config]:
         for block in (smallest // 2, smallest, 2 * smallest, 4 * smallest)
         if 32 * warps <= block <= most
     ]
-    return found or [default(problem)]
+    return [default(problem), *(c for c in found if c != default(problem))]
 
 
 def default(problem: Problem) -> Config:
@@ -99,3 +101,17 @@ def run(*tensors: torch.Tensor, problem: Problem, config: Config, scalars: tuple
         shape = {"ROWS": rows, "COLS": cols}
     kernel = S.kernel(problem.program, form)
     kernel[(grid,)](*tensors, *scalars, *S.numbers(walk, form), **shape, num_warps=config.num_warps)
+
+
+def raw(t: torch.Tensor) -> torch.Tensor:
+    """Its bits as integers."""
+    return t.view(_RAW[t.dtype.itemsize])
+
+
+def copy_problem(walk: Walk, itemsize: int) -> Problem:
+    """Elements of 1, 2, 4 or 8 bytes from one place (walk's operand 0) to another (1)."""
+    return Problem(COPY, walk, (_RAW[itemsize],) * 2)
+
+
+def copy(x: torch.Tensor, y: torch.Tensor, problem: Problem, config: Config) -> None:
+    run(raw(x), raw(y), problem=problem, config=config)

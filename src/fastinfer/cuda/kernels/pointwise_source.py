@@ -94,7 +94,8 @@ class _Text:
         constants = ["BLOCK"] if self.rank == 1 else ["ROWS", "COLS"]
         head = f"def pointwise({', '.join(given)}, {', '.join(c + ': tl.constexpr' for c in constants)}):"
         scaled = [f"{name} = {name} * {u}" for name, u in [("cols", self.form.inner), *self.strides()] if u in (4, 8)]
-        lines = [*scaled, *(self.line() if self.rank == 1 else self.plane())]
+        filled = [f"{c} = tl.full({self.single()}, {c}, tl.float32)" for c in numbers]
+        lines = [*scaled, *filled, *(self.line() if self.rank == 1 else self.plane())]
         return "\n".join([head, *("    " + line for line in lines), ""])
 
     def line(self) -> list[str]:
@@ -128,9 +129,14 @@ class _Text:
             index = "col" if d == self.rank - 1 else f"i{d}"
             if u:
                 terms.append(index if u < 0 else f"{index} * {name}_s{d}")
+        terms = terms or [f"tl.zeros({self.single()}, tl.int32)"]
         if self.form.offsets[at]:
             terms.insert(0, f"{name}_o")
-        return f"{name} + ({' + '.join(terms)})" if terms else name
+        return f"{name} + ({' + '.join(terms)})"
+
+    def single(self) -> str:
+        """The shape of one number: scalars are tensors too, which the interpreter wants."""
+        return "(1,)" if self.rank == 1 else "(1, 1)"
 
     def mask(self, at: int, whole: str) -> str:
         """What of the mask operand `at` needs: one that is the same along the columns is read once per row."""

@@ -43,9 +43,9 @@ def move(ctx: NodeContext, walk: Walk) -> None:
             f"triton_transpose {chosen}", movement.run, ctx.input(0), ctx.output(0), problem=tiled, config=chosen
         )  # fmt: skip
         return
-    problem = movement.copy_problem(walk, size)
+    problem = pointwise.copy_problem(walk, size)
     config = ctx.choose(pointwise, problem)
-    ctx.step(f"triton_copy {config}", movement.copy, ctx.input(0), ctx.output(0), problem=problem, config=config)
+    ctx.step(f"triton_copy {config}", pointwise.copy, ctx.input(0), ctx.output(0), problem=problem, config=config)
 
 
 def _walk(extents: Sequence[int], strides: Sequence[int], offset: int = 0) -> Walk:
@@ -176,7 +176,7 @@ def _bits(ctx: NodeContext, size: int) -> int:
     if known is None:
         raise Declined("input 2 is not known before the model runs")
     value = np.ravel(known)[0].item()
-    return int(movement.raw(torch.tensor([value], dtype=dtype)).item())
+    return int(pointwise.raw(torch.tensor([value], dtype=dtype)).item())
 
 
 def bind_pad(ctx: NodeContext) -> None:
