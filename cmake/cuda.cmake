@@ -8,8 +8,8 @@ if(FASTINFER_CUDA AND NOT FASTINFER_SANITIZE)
   # Looked for by hand first: CMake's own search for a compiler that is not there costs a second.
   find_program(FASTINFER_NVCC nvcc HINTS ENV CUDA_HOME ENV CUDA_PATH PATHS /usr/local/cuda PATH_SUFFIXES bin)
   if(FASTINFER_NVCC)
-    if(NOT CMAKE_CUDA_COMPILER)
-      set(CMAKE_CUDA_COMPILER ${FASTINFER_NVCC} CACHE FILEPATH "")
+    if(NOT DEFINED ENV{CUDACXX})
+      set(ENV{CUDACXX} ${FASTINFER_NVCC})
     endif()
     # sm_90a machine code, and PTX that drivers of later chips compile.
     if(NOT CMAKE_CUDA_ARCHITECTURES)
@@ -18,6 +18,7 @@ if(FASTINFER_CUDA AND NOT FASTINFER_SANITIZE)
     if(CCACHE)
       set(CMAKE_CUDA_COMPILER_LAUNCHER ${CCACHE})
     endif()
+    # In a project of its own, so that an nvcc that does not get on with the C++ compiler is no error here.
     include(CheckLanguage)
     check_language(CUDA)
   endif()
