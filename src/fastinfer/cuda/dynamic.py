@@ -189,7 +189,8 @@ class Body:
     def _by_host(self, i: int, given: list[Any], reason: str) -> list[Any]:
         """Through the CPU engine, as the graph types values."""
         node = self.graph.nodes[i]
-        runner = self._on_host.get(i) or HostNode(node, self.attributes[i])
+        constants = {k: self.known[v] for k, v in enumerate(node["inputs"]) if v in self.known}
+        runner = self._on_host.get(i) or HostNode(node, self.attributes[i], constants)
         made = runner([self._for_host(v) for v in given])
         if i not in self._on_host:
             self._on_host[i] = runner

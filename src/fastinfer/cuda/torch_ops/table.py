@@ -16,12 +16,14 @@ import torch
 from fastinfer.cuda.torch_ops import (
     attention,
     casts,
+    contrib,
     conv,
     elementwise,
     gather,
     generate,
     matmul,
     movement,
+    ms_attention,
     norm,
     pool,
     quantize,
@@ -35,7 +37,7 @@ from fastinfer.passes.fused import BODIES
 
 _FAMILIES: tuple[ModuleType, ...] = (
     elementwise, casts, matmul, conv, pool, norm, reduce, gather, movement, quantize, attention, recurrent,
-    resize, generate,
+    resize, generate, contrib, ms_attention,
 )  # fmt: skip
 
 
