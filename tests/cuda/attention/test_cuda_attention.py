@@ -14,6 +14,12 @@ DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 ALL = ("BSNH", "BSNH", "BSNH", "BSNH")
 
 
+@pytest.fixture(autouse=True)
+def several_windows_per_program(monkeypatch):
+    """However few there are."""
+    monkeypatch.setattr(family, "PROGRAMS", 1)
+
+
 def attend(device, q, k, v, mask, config, layouts=ALL, **attrs):
     """The kernel's output, from an output and a workspace full of poison."""
     scale = attrs.pop("scale", 0.3)
@@ -56,7 +62,7 @@ def test_variants(device, config, dtype):
     oracle.check(*attend(device, *x, None, config, layouts, causal=True), dtype)
 
 
-@pytest.mark.parametrize("config", [TILED, WINDOWS, SPLIT], ids=lambda c: c.variant)
+@pytest.mark.parametrize("config", [TILED, WINDOWS, SPLIT, None], ids=["tiled", "windows", "split", "default"])
 @pytest.mark.parametrize("shape", [(1, 1, 1, 1, 1, 1), (1, 1, 1, 3, 0, 8), (1, 3, 1, 7, 16, 80), (2, 1, 1, 16, 33, 16)])
 def test_extents(device, shape, config):
     """One token, one element, no keys at all (0), all heads on one key head, whole blocks."""

@@ -42,12 +42,12 @@ def check(kernels, wgmma=True):
 @pytest.mark.parametrize("d", [64, 80, 128, 256])
 def test_half(d):
     """Also the products' tile loads are asynchronous copies."""
-    c = check(attend(torch.bfloat16, 12, 12, 512, 512, d))
+    c = check(attend(torch.bfloat16, 12, 12, 1024, 1024, d))
     assert c.count(r"cp\.async\.cg") > 0 and "mma.sync" not in c.ptx
 
 
 def test_two_blocks_share_a_multiprocessor():
-    c = check(attend(torch.bfloat16, 12, 12, 512, 512, 64))
+    c = check(attend(torch.bfloat16, 12, 12, 1024, 1024, 64))
     assert 2 * c.n_regs * 32 * c.num_warps <= 65536 and 2 * c.shared <= SHARED
 
 
@@ -76,6 +76,14 @@ def test_split(d):
 @pytest.mark.parametrize("d,group", [(32, 1), (128, 4)])
 def test_packed(d, group):
     check(attend(torch.bfloat16, 4 * group, 4, 512, 512, d, lengths=8))
+
+
+@pytest.mark.parametrize("variant", ["tiled", "windows", "split", "packed"])
+def test_extents_of_one(variant):
+    """The launcher makes constants of integers that are 1."""
+    config = Config("tiled" if variant == "packed" else variant, 16, 16, 2, 1, splits=2)
+    given = dict(causal=True, lengths=int(variant == "packed"), zero_empty=variant == "split")
+    assert all(c.spills == 0 for c in attend(torch.float16, 1, 1, 1, 1, 16, config=config, **given))
 
 
 def test_packed_causal_wide():

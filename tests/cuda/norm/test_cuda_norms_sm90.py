@@ -38,3 +38,19 @@ def test_softmax(n, inner):
     (c,) = compiled(softmax, lambda: softmax.run(x, x, problem=problem, config=softmax.default(problem)))
     assert c.spills == 0 and c.n_regs * 32 * c.num_warps <= 65536
     assert c.count(WIDE) > 0 or n == 1000 or inner > 1
+
+
+def test_extents_of_one():
+    """The launcher makes constants of integers that are 1."""
+    x, one = empty(1, 1, 1), empty(1, dtype=torch.float32)
+    rows = norm.Problem(torch.bfloat16, 1, False, "row", "row", residual=True)
+    for config in norm.Config("held", 1, 1, 1), norm.Config("looped", 1, 16, 1):
+        compiled(norm, lambda c=config: norm.run(x, x, None, one, one, x, None, problem=rows, config=c, epsilon=1e-5))
+    group = norm_groups.Problem(torch.bfloat16, 1, 1, 1)
+    for config in norm_groups.Config("held", 1, 1, 1), norm_groups.Config("parts", 16, 16, 1):
+        given = dict(problem=group, config=config, epsilon=1e-5)
+        room = empty(16, dtype=torch.float32)
+        compiled(norm_groups, lambda g=given, r=room: norm_groups.run(x, one, one, x, r, **g))
+    soft = softmax.Problem(torch.bfloat16, 1, 1, True)
+    for variant in ("rows", "long", "columns"):
+        compiled(softmax, lambda v=variant: softmax.run(x, x, problem=soft, config=softmax.Config(v, 1, 1, 1)))

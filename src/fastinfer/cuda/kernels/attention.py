@@ -29,6 +29,7 @@ from fastinfer.cuda.kernels import attention_triton as device
 from fastinfer.cuda.kernels.attention_segments import blocks_of
 
 CHUNK = 256  # lengths that a program looks at at once
+PROGRAMS = 4 * 132  # enough for every multiprocessor to hold four
 # Where [batch, head, sequence, element] are.
 AXES = {"BNSH": (0, 1, 2, 3), "BSNH": (0, 2, 1, 3), "BNHS": (0, 1, 3, 2)}
 SHARED = 227 << 10
@@ -133,9 +134,9 @@ def _single(problem: Problem) -> list[tuple[int, int, int]]:
 
 
 def default(problem: Problem) -> Config:
-    """Blocks of 128 rows by two warp groups where there are rows for them (64 rows are one wgmma's): with 64 keys and head
-    size 64 that is 112 registers and 64 KB, so two blocks share a multiprocessor, one's exp2 under the other's products.
-    From 1024 keys on, 16 rows or fewer split the keys so that one sample with 8 key heads fills 132 multiprocessors."""
+    """Blocks of 64 rows by one warp group (a wgmma's rows), so that one sample of a few hundred tokens is many blocks; of
+    128 by two for longer ones, which read K and V half as often. With 64 keys and head size 64 that is 112 registers and
+    64 KB: two such blocks share a multiprocessor, one's exp2 under the other's products. From 1024 keys on, 16 rows or fewer split the keys so that one sample with 8 key heads fills 132 multiprocessors."""
     wide, rows, half = max(problem.widths), problem.rows, _half(problem)
     if not problem.packed and problem.sk >= 1024 and rows <= 16:
         splits = min(16, triton.next_power_of_2(problem.sk) // 256)
@@ -145,7 +146,9 @@ def default(problem: Problem) -> Config:
     if not problem.packed and problem.sk <= 64 and rows <= 64 and wide <= 128:
         keys = max(16, triton.next_power_of_2(problem.sk))
         return Config("windows", max(16, triton.next_power_of_2(rows)), keys, 4, 2, units=4)
-    if problem.packed:  # most sequences are short: 64 rows, one warp group's, waste least
+    if problem.packed or (
+        64 < rows <= 512 and wide <= 128
+    ):  # packed: most sequences are short: 64 rows, one warp group's, waste least
         return Config("tiled", 64, 64 if wide <= 128 else 32, 4, 3 if wide <= 64 else 2)
     if rows <= 64:
         return Config("tiled", max(16, triton.next_power_of_2(rows)), 64 if wide <= 128 else 32, 4, 2)
@@ -206,8 +209,9 @@ def run(
     units = batch * p.kv_heads
     mask_given = q if mask is None else mask
     if c.variant == "windows":
-        grid = (triton.cdiv(units, c.units),)
-        device.windows_kernel[grid](q, k, v, mask_given, o, *scalars, *extents, units, UNITS=c.units, **common)
+        each = max(1, min(c.units, units // PROGRAMS))  # does not change a unit's bits
+        grid = (triton.cdiv(units, each),)
+        device.windows_kernel[grid](q, k, v, mask_given, o, *scalars, *extents, units, each, **common)
         return
     split = c.variant == "split"
     sums = o if partial is None else partial

@@ -218,13 +218,12 @@ def combine_kernel(
 @triton.jit
 def windows_kernel(
     q_ptr, k_ptr, v_ptr, mask_ptr, o_ptr, scale, softcap,
-    qb, qh, qs, kb, kh, ks, ke, vb, vh, vs, ob, oh, os, mask_b, mask_h, mask_q, mask_k, kv_heads, sq, sk, units,
+    qb, qh, qs, kb, kh, ks, ke, vb, vh, vs, ob, oh, os, mask_b, mask_h, mask_q, mask_k, kv_heads, sq, sk, units, each,
     GROUP: tl.constexpr, D: tl.constexpr, DV: tl.constexpr, BD: tl.constexpr, BDV: tl.constexpr, BM: tl.constexpr,
     BN: tl.constexpr, MASK: tl.constexpr, MASK_ROWS: tl.constexpr, MASK_KEYS: tl.constexpr, CAUSAL: tl.constexpr,
     SOFTCAP: tl.constexpr, ZERO_EMPTY: tl.constexpr, LOG2: tl.constexpr, PRECISION: tl.constexpr,
-    UNITS: tl.constexpr,
 ):  # fmt: skip
-    """Program: UNITS (batch, key head) units one after the other, each with all its rows and keys at once."""
+    """Program: `each` (batch, key head) units one after the other, each with all its rows and keys at once."""
     e, ev = tl.arange(0, BD), tl.arange(0, BDV)
     row, keys = tl.arange(0, BM), tl.arange(0, BN)
     row_in, there = row < sq * GROUP, keys < sk
@@ -236,8 +235,8 @@ def windows_kernel(
     k_at = keys[None, :] * ks + e[:, None] * ke
     v_at = keys[:, None] * vs + ev[None, :]
     o_at = (g * oh + i * os)[:, None] + ev[None, :]
-    begin = tl.program_id(0) * UNITS
-    for unit in range(begin, tl.minimum(begin + UNITS, units)):
+    begin = tl.program_id(0) * each
+    for unit in range(begin, tl.minimum(begin + each, units)):
         batch, head = (unit // kv_heads).to(tl.int64), (unit % kv_heads).to(tl.int64)
         q_mask, k_mask = row_in[:, None] & (e < D)[None, :], there[None, :] & (e < D)[:, None]
         q = tl.load(q_ptr + batch * qb + head * GROUP * qh + q_at, mask=q_mask, other=0.0)

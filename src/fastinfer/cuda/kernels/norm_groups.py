@@ -127,7 +127,7 @@ def _combine_kernel(
     piece = tl.arange(0, BP)[:, None]
     n = tl.where(piece < pieces, tl.minimum(each, space - piece * each), 0).to(tl.float32)
     rows = part_ptr + ((batch * pieces + piece) * GROUPS + group) * C * 2
-    count = space.to(tl.float32) * C
+    count = space * 1.0 * C  # space may be a constexpr, which has no .to()
     sums = tl.zeros([BP, BC], tl.float32)
     for start in range(0, C, BC):
         column = start + tl.arange(0, BC)[None, :]

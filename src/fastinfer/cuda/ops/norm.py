@@ -51,6 +51,8 @@ def _bind_rows(
     n = math.prod(row)
     if not ctx.wants(0):
         raise Declined("only the sum is wanted")
+    if math.prod(shape) == 0:
+        raise Declined("nothing to do")
     kinds = [_kind(ctx, i, row) if i >= 0 else "none" for i in (scale, bias, xbias)]
     if kinds[2] == "one":
         raise Declined(f"input {xbias} is one number, needed: {list(row)}")
