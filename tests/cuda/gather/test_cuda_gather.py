@@ -99,3 +99,19 @@ def test_rows_on_hopper():
     constants = {"KEYS": 1, "ND": False, "ROWS": 1, "COLS": 1024, "WIDE": False}
     c = compile("fastinfer.cuda.kernels.gather:_gather", types, constants, {"num_warps": 4})
     assert c.spills == 0 and c.count(r"ld\.global[.\w:]*\.v4\.b32") >= 1 and c.count(r"st\.global[.\w:]*\.v4\.b32") >= 1
+
+
+@pytest.mark.parametrize("keys", [2, 4])
+def test_tuples_on_hopper(keys):
+    integers = ["rows", "per", "inner", "d0", "d1", "d2", "d3"]
+    types = {"x": "*i32", "index": "*i64", "y": "*i32", **dict.fromkeys(integers, "i32")}
+    constants = {"KEYS": keys, "ND": True, "ROWS": 4, "COLS": 128, "WIDE": True}
+    c = compile("fastinfer.cuda.kernels.gather:_gather", types, constants, {"num_warps": 4})
+    assert c.spills == 0 and c.n_regs <= 128
+
+
+def test_elements_on_hopper():
+    integers = ["n", "extent", "step", "e1", "e2", "e3", "s0", "s1", "s2", "s3"]
+    types = {"x": "*i16", "index": "*i64", "y": "*i16", **dict.fromkeys(integers, "i32")}
+    c = compile("fastinfer.cuda.kernels.gather:_elements", types, {"BLOCK": 512, "WIDE": False}, {"num_warps": 4})
+    assert c.spills == 0 and c.n_regs <= 128

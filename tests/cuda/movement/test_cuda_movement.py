@@ -162,11 +162,14 @@ def test_transpose_tiles_on_hopper():
     assert c.n_regs <= 128
 
 
-def test_pad_on_hopper():
+@pytest.mark.parametrize("mode", [0, 2])
+def test_pad_on_hopper(mode):
+    """Rows that are copied as they are go in 16-byte accesses."""
     integers = "rows e1 e2 e3 n0 n1 n2 n3 b0 b1 b2 b3 value".split()
     types = {"x": "*i32", "y": "*i32", **dict.fromkeys(integers, "i32")}
-    c = compile("fastinfer.cuda.kernels.movement:_pad", types, {"MODE": 2, "ROWS": 4, "COLS": 256}, {"num_warps": 4})
-    assert c.spills == 0 and c.n_regs <= 128
+    c = compile("fastinfer.cuda.kernels.movement:_pad", types, {"MODE": mode, "ROWS": 4, "COLS": 256}, {"num_warps": 4})
+    assert c.spills == 0 and c.n_regs <= 128 and c.count(r"st\.global[.\w:]*\.v4\.b32") >= 1
+    assert mode or c.count(r"ld\.global[.\w:]*\.v4\.b32") >= 1, c.ptx
 
 
 def test_concat_on_hopper():

@@ -138,7 +138,7 @@ def test_arg_not_finite(op, oracle):
     check_node(op, [x], expected=[oracle(x, axis=1)], axis=1, keepdims=0)
 
 
-@pytest.mark.parametrize("kept,block,inner", [(1, 1024, False), (128, 16, True)])
+@pytest.mark.parametrize("kept,block,inner", [(1, 1024, False), (64, 32, True), (32, 64, True)])
 @pytest.mark.parametrize("dtype,name", [("*fp32", "fp32"), ("*bf16", "bf16")])
 def test_loads_on_hopper(kept, block, inner, dtype, name):
     import triton.language as tl

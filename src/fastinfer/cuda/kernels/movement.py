@@ -125,7 +125,8 @@ def run(x: torch.Tensor, y: torch.Tensor, problem: Problem, config: Config) -> N
 
 @triton.jit
 def _source(i, n, before, MODE: tl.constexpr):
-    """(where output coordinate i comes from, whether it comes from anywhere)"""
+    """(where output coordinate i comes from, whether it comes from anywhere). Constants: no clamp, as the mask guards the load and
+    neighbours must stay neighbours for vectors."""
     c = i - before
     inside = (c >= 0) & (c < n)
     if MODE == 2:
@@ -134,7 +135,10 @@ def _source(i, n, before, MODE: tl.constexpr):
     if MODE == 3:
         c = tl.where(c < 0, c + n, c)
         c = tl.where(c >= n, c - n, c)
-    return tl.minimum(tl.maximum(c, 0), n - 1), inside | (MODE != 0)
+    if MODE != 0:
+        c = tl.minimum(tl.maximum(c, 0), n - 1)
+        inside = c >= 0
+    return c, inside
 
 
 @triton.jit

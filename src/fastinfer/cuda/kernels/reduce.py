@@ -72,12 +72,13 @@ def configs(problem: Problem) -> list[Config]:
 
 def default(problem: Problem) -> Config:
     """Follows from length and inner alone (the order of additions does). Along rows: 1024 elements a program, a row being one
-    or several; along columns: up to 128 of them, 16 elements deep, eight loads in flight per thread."""
+    or several. Along columns: 32 of them 64 deep where one step then does (7x7 pooling: 24 programs for 768 channels of one
+    image), else 64 of them 32 deep."""
     length = triton.next_power_of_2(max(problem.chunk, 1))
     if problem.inner == 1:
         block = min(length, 1024)
         return Config(max(1024 // block, 1), block, 4)
-    kept = min(triton.next_power_of_2(problem.inner), 128)
+    kept = min(triton.next_power_of_2(problem.inner), 32 if length <= 64 else 64)
     return Config(kept, min(length, max(2048 // kept, 1)), 4)
 
 
