@@ -96,10 +96,10 @@ def pool_kernel(
     x_ptr, y_ptr, M, D, H, W, OD, OH, OW, C: tl.constexpr, KIND: tl.constexpr,
     KD: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr, SD: tl.constexpr, SH: tl.constexpr, SW: tl.constexpr,
     DD: tl.constexpr, DH: tl.constexpr, DW: tl.constexpr, PD: tl.constexpr, PH: tl.constexpr, PW: tl.constexpr,
-    ED: tl.constexpr, EH: tl.constexpr, EW: tl.constexpr, COUNT_PADS: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr,
+    ED: tl.constexpr, EH: tl.constexpr, EW: tl.constexpr, COUNT_PADS: tl.constexpr, WIDE: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
     """x: [N, D, H, W, C]; y: [M = N·OD·OH·OW, C]."""
-    rows = tl.program_id(0).to(tl.int64) * BP + tl.arange(0, BP)
+    rows = tl.program_id(0) * BP + tl.arange(0, BP)  # 32 bits: four divisions per row
     ok = rows < M
     c = tl.program_id(1) * BC + tl.arange(0, BC)
     c_ok = c < C
@@ -107,7 +107,11 @@ def pool_kernel(
     z0 = rest // OH % OD * SD - PD
     y0 = rest % OH * SH - PH
     x0 = rows % OW * SW - PW
-    base = (((rest // OH // OD * D + z0) * H + y0) * W + x0) * C
+    n = rest // OH // OD
+    if WIDE:
+        n = n.to(tl.int64)
+        rows = rows.to(tl.int64)
+    base = (((n * D + z0) * H + y0) * W + x0) * C
     count = tl.zeros((BP,), dtype=tl.float32)
     if KIND == "max":
         acc = tl.full((BP, BC), -float("inf"), dtype=tl.float32)
@@ -159,6 +163,7 @@ def window_constants(p: Problem, c: Config) -> dict[str, object]:
     values = (*w.kernel, *w.stride, *w.dilation, *w.pad, *p.pad_end)
     return {
         "C": p.channels, "KIND": p.kind, **dict(zip(names, values, strict=True)), "COUNT_PADS": p.count_pads,
+        "WIDE": p.batch * max(pixels(p), w.pixels) * p.channels >= 2**31,
         "BP": c.block_p, "BC": c.block_c,
     }  # fmt: skip
 

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pooling and resizing compiled for Hopper, without one: 16 bytes per load and store, nothing in local memory."""
+
+import sys
+from pathlib import Path
+
+import torch
+
+from fastinfer.cuda.kernels import pool, resize
+from fastinfer.cuda.kernels.conv_geometry import window_of
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import sm90
+
+
+def check(kernel, integers, constants, warps, loads, floats=()):
+    types = {"x_ptr": "*bf16", "y_ptr": "*bf16", **dict.fromkeys(integers, "i32"), **dict.fromkeys(floats, "fp32")}
+    k = sm90.compile(f"fastinfer.cuda.kernels.{kernel}", types, constants, {"num_warps": warps}, integers)
+    assert k.spills == 0 and k.shared <= sm90.SHARED
+    assert k.count(r"ld\.global[.\w]*\.v4") >= loads, k.ptx.count("ld.global")
+    return k
+
+
+def test_windows():
+    p = pool.Problem("max", torch.bfloat16, 8, 64, window_of((112, 112), (56, 56), (3, 3), (2, 2), None, (1, 1, 1, 1)))
+    c = pool.default(p)
+    k = check("pool:pool_kernel", ("M", "D", "H", "W", "OD", "OH", "OW"), pool.window_constants(p, c), c.warps, 9)
+    assert k.count(r"st\.global[.\w]*\.v4") == 1
+
+
+def test_whole_images():
+    p = pool.Problem("average", torch.bfloat16, 8, 96, window_of((56, 56), (1, 1), (56, 56)), whole=True)
+    c = pool.default(p)
+    constants = {"C": 96, "RUNS": pool.runs(p), "KIND": "average", "BP": c.block_p, "BC": c.block_c}
+    check("pool:whole_kernel", ("PIXELS",), constants, c.warps, 1, ("divisor",))
+
+
+def test_resizes():
+    axis = resize.axis_of(40, 80, "half_pixel")
+    p = resize.Problem("linear", torch.bfloat16, 8, 64, axis, axis)
+    c = resize.default(p)
+    integers = ("M", "H", "W", "OH", "OW", "ha", "hb", "hc", "wa", "wb", "wc")
+    k = check("resize:resize_kernel", integers, resize.constants(p, c), c.warps, 4)
+    assert k.count(r"st\.global[.\w]*\.v4") == 1
