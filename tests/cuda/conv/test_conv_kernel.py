@@ -10,7 +10,8 @@ from conv_cases import Case, check, computed, error, tiny
 
 from fastinfer.cuda.device import INTERPRET
 from fastinfer.cuda.kernels import conv
-from fastinfer.cuda.kernels.conv_epilogue import ACTIVATIONS, Epilogue
+from fastinfer.cuda.kernels.conv_epilogue import Epilogue
+from fastinfer.cuda.kernels.gemm_epilogue import ACTIVATIONS
 
 
 def in_order(a, b, dtype):
