@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from sm90 import Compiled, compile
 
@@ -18,7 +20,8 @@ SCALARS = ("alpha", "beta", "act_alpha", "act_beta")
 EPILOGUE = ("PARTS", "BATCHED", "SEGMENTS", "BIAS", "RESIDUAL", "SCALED", "ACTIVATION")
 
 
-def compiled(p: gemm.Problem, c: gemm.Config) -> Compiled:
+def compiled(p: gemm.Problem, c: gemm.Config, fixed: Mapping[str, object] | None = None) -> Compiled:
+    """fixed: arguments that the launcher makes constants of, as it does with 1 and None."""
     count, length = gemm.segments(p)
     operand, out = TYPES[p.dtype], TYPES[p.out]
     a, b = "*" + operand, "*" + operand
@@ -39,7 +42,7 @@ def compiled(p: gemm.Problem, c: gemm.Config) -> Compiled:
         kept = ("a", "b", "work", "m", "n", "k", "lda", "ldb")
     else:
         kept = tuple(k for k in types if k != "work" and (k != "programs" or c.variant == "persistent"))
-    fixed = {"residual_n": 1}  # as the launcher sees a 1
+    fixed = {"residual_n": 1} if fixed is None else fixed
     return compile(
         f"fastinfer.cuda.kernels.gemm:{KERNELS[c.variant]}",
         {k: types[k] for k in kept if k not in fixed},
@@ -47,3 +50,17 @@ def compiled(p: gemm.Problem, c: gemm.Config) -> Compiled:
         {"num_warps": c.num_warps, "num_stages": c.num_stages},
         unaligned=("m", "programs"),
     )
+
+
+def compiled_reduction(p: gemm.Problem) -> Compiled:
+    """Of a split problem's workspace."""
+    out = TYPES[p.out]
+    types = {
+        "work": "*i32" if p.products == "int8" else "*fp32", "c": "*" + out, "bias": "*" + out, "residual": "*" + out,
+        "a_scale": "*fp32", "b_scale": "*fp32", "m": "i32", "n": "i32", "residual_m": "i32", **dict.fromkeys(SCALARS, "fp32"),
+    }  # fmt: skip
+    flags = {
+        "residual_n": 1, "SEGMENTS": gemm.segments(p)[0], "BIAS": p.bias, "RESIDUAL": p.residual, "SCALED": p.quantized,
+        "ACTIVATION": p.activation, "BM": gemm._REDUCE_ROWS, "BN": gemm._REDUCE_COLUMNS,
+    }  # fmt: skip
+    return compile("fastinfer.cuda.kernels.gemm:_reduce", types, flags, {"num_warps": 4}, unaligned=("m",))

@@ -5,7 +5,7 @@ import dataclasses
 
 import pytest
 import torch
-from gemm_compiled import compiled
+from gemm_compiled import compiled, compiled_reduction
 from sm90 import SHARED
 
 from fastinfer.cuda.kernels import gemm
@@ -67,6 +67,26 @@ def test_few_rows_stream_b(products: str, dtype: torch.dtype) -> None:
     assert made.spills == 0 and made.shared <= shared(p, c) <= SHARED
     assert made.count(r"cp\.async\.cg") > 0 and c.num_stages >= 3
     assert (made.count(r"mma\.sync") > 0) == (products != "ieee")
+
+
+@pytest.mark.parametrize(("products", "dtype"), [("half", BF16), ("int8", torch.int8)])
+def test_reduction(products: str, dtype: torch.dtype) -> None:
+    made = compiled_reduction(dataclasses.replace(BERT, products=products, dtype=dtype))
+    assert made.spills == 0 and made.count(r"ld\.global(\.\w+)*\.v4") > 0
+
+
+@pytest.mark.parametrize("name", ["n", "k", "nk"])
+def test_extents_of_one_and_absent_operands(name: str) -> None:
+    """The launcher makes constants of them."""
+    n, k = (1 if axis in name else 24 for axis in "nk")
+    absent: dict[str, object] = dict.fromkeys(["bias", "residual", "a_scale", "b_scale"])
+    ones = {"inner": 1, **({"n": 1} if n == 1 else {}), **({"k": 1, "lda": 1, "ldb": 1} if k == 1 else {})}
+    p = problem(3, n, k, 1, bias=False, residual="", activation="")
+    for variant in ("tiled", "persistent"):
+        c = dataclasses.replace(gemm.default(p), variant=variant)
+        assert compiled(p, c, {**absent, **ones}).spills == 0
+    batched = dataclasses.replace(p, batch=((4, 3 * k, n * k),))
+    assert compiled(batched, gemm.default(batched), {**absent, **ones, "a_inner": 1}).spills == 0
 
 
 @pytest.mark.slow
