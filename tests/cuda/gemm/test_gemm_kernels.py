@@ -27,7 +27,7 @@ VARIANTS = [
 @pytest.mark.parametrize("config", VARIANTS, ids=str)
 @pytest.mark.parametrize("trans", ["nt", "tn"])
 def test_variants(config: gemm.Config, trans: str) -> None:
-    k = 520 if config.variant == "split_k" else 72
+    k = 1032 if config.variant == "split_k" else 72
     case = make(
         24, 40, k, **HALF, out=torch.float32, rows=1, trans_a=trans[0] == "t", trans_b=trans[1] == "t", bias=True,
         residual="before", activation="relu", alpha=0.5,
@@ -57,7 +57,7 @@ def test_activations_at_the_far_ends() -> None:
 def test_residuals_broadcast(residual: str, strides: tuple[int, int] | None) -> None:
     case = make(19, 37, 8, residual=residual, strides=strides, beta=-1.5, bias=True, activation="relu")
     case.check(SMALL)
-    make(19, 37, 520, rows=1, residual=residual, strides=strides, beta=0.5).check(
+    make(19, 37, 1032, rows=1, residual=residual, strides=strides, beta=0.5).check(
         gemm.Config(16, 32, 64, 4, 3, "split_k")
     )
 

@@ -145,9 +145,9 @@ def _mlp(batch: int) -> onnx.ModelProto:
     """relu(x·W1ᵀ + b1)·W2 + x"""
     r = np.random.default_rng(3)
     weights = {
-        "w1": r.standard_normal((600, 24)) / 5,
-        "b1": r.standard_normal(600),
-        "w2": r.standard_normal((600, 24)) / 25,
+        "w1": r.standard_normal((1100, 24)) / 5,
+        "b1": r.standard_normal(1100),
+        "w2": r.standard_normal((1100, 24)) / 25,
     }
     nodes = [
         helper.make_node("Gemm", ["x", "w1", "b1"], ["h"], transB=1),

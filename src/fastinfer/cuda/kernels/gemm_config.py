@@ -78,13 +78,13 @@ class Config:
 
 def segments(p: Problem) -> tuple[int, int]:
     """Into how many parts k is cut, and their length (0: all of k). From n, k and a sample's rows only, so that a row's sum has
-    one order in every batch: enough for a lone sample to occupy the device, none below 256 (512 where a big batch would pay for
-    them with its pipeline: adding an accumulator up costs about 200 cycles of the 500 that a block of k takes)."""
+    one order in every batch: enough for a lone sample to occupy the device, none below 512, since the reduction is a launch of
+    its own, and in a big batch each segment drains the pipeline."""
     if p.batch or p.products == "ieee" and p.rows > 64:
         return 1, 0
     few = p.rows <= 16
     tiles = -(-p.n // 32) if few else -(-p.rows // 64) * -(-p.n // 64)
-    wanted = min(MULTIPROCESSORS // max(tiles, 1), p.k // (SPLIT_UNIT if few else 2 * SPLIT_UNIT), 16)
+    wanted = min(MULTIPROCESSORS // max(tiles, 1), p.k // (2 * SPLIT_UNIT), 16)
     count = 1 << max(wanted, 1).bit_length() - 1
     if count == 1:
         return 1, 0
@@ -111,13 +111,13 @@ def takes_tma(p: Problem) -> bool:
 
 # (bm, bn, warps, stages) of tensor-core tiles, the most reuse first. 64 rows and more run as wgmma, fewer as mma.sync.
 _TILES = (
-    (128, 256, 8, 3), (128, 128, 8, 4), (128, 128, 4, 4), (128, 64, 4, 4), (64, 128, 4, 4), (64, 64, 4, 5), (64, 32, 4, 6),
-    (32, 64, 4, 5), (16, 128, 4, 4), (16, 64, 4, 5), (16, 32, 4, 6),
+    (128, 256, 8, 3), (128, 256, 8, 4), (128, 128, 8, 4), (128, 128, 4, 4), (128, 64, 4, 4), (64, 128, 4, 4),
+    (64, 64, 4, 5), (64, 32, 4, 6), (32, 64, 4, 5), (16, 128, 4, 4), (16, 64, 4, 5), (16, 32, 4, 6),
 )  # fmt: skip
 # (bm, bn, bk, warps, stages) of products on ordinary float32 units.
 _IEEE = (
-    (128, 128, 16, 8, 3), (128, 64, 16, 8, 3), (64, 64, 16, 4, 3), (64, 32, 32, 4, 3), (32, 64, 32, 4, 3), (16, 64, 32, 4, 4),
-    (16, 32, 64, 4, 4), (4, 64, 64, 4, 4), (4, 32, 64, 2, 4), (1, 64, 64, 4, 4), (1, 32, 64, 2, 4),
+    (128, 128, 16, 8, 3), (128, 64, 16, 8, 3), (64, 64, 16, 4, 3), (64, 32, 32, 4, 3), (32, 64, 32, 4, 3),
+    (16, 64, 32, 4, 4), (16, 32, 64, 4, 4), (4, 64, 64, 4, 4), (4, 32, 64, 2, 4), (1, 64, 64, 4, 4), (1, 32, 64, 2, 4),
 )  # fmt: skip
 
 
