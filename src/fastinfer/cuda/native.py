@@ -72,6 +72,8 @@ def w4_weights(q: torch.Tensor, n: int, k: int, block: int) -> torch.Tensor:
     shift = block.bit_length() - 1
     pairs, chunks, _ = _cuda.w4_extents(n, k, shift)
     host = q.cpu().contiguous()
+    if host.dtype != torch.uint8 or host.numel() != n * -(-k // block) * block // 2:
+        raise ValueError(f"{host.dtype} {tuple(host.shape)}; needed: uint8, {n=}, {k=}, {block=}")
     out = torch.empty((pairs, chunks, 256), dtype=torch.int32)
     _cuda.w4_shuffle(n, k, shift, host.data_ptr(), out.data_ptr())
     return out.to(q.device)
@@ -83,6 +85,11 @@ def w4_meta(scales: torch.Tensor, zeros: torch.Tensor | None, n: int, k: int, bl
     pairs, _, blocks = _cuda.w4_extents(n, k, shift)
     host = scales.cpu().float().contiguous()
     packed = None if zeros is None else zeros.cpu().contiguous()
+    given = -(-k // block)
+    if host.numel() != n * given or (packed is not None and packed.numel() != n * ((given + 1) // 2)):
+        raise ValueError(
+            f"{host.numel()} scales, {0 if packed is None else packed.numel()} zero points; {n=}, {k=}, {block=}"
+        )
     out = torch.empty((pairs, blocks, 32), dtype=torch.int32)
     _cuda.w4_shuffle_meta(n, k, shift, host.data_ptr(), 0 if packed is None else packed.data_ptr(), out.data_ptr())
     return out.to(scales.device)

@@ -7,6 +7,7 @@ import torch
 from cuda_nodes import run_node
 from sm90 import SHARED, compile
 
+from fastinfer.cuda import native
 from fastinfer.cuda.device import open_device
 from fastinfer.cuda.kernels import weight_only as family
 
@@ -180,3 +181,35 @@ def test_no_rows():
         block_size=32,
     )  # fmt: skip
     assert outputs[0].shape == (0, 33)
+
+
+@pytest.mark.parametrize("zeros", ["none", "int"])
+@pytest.mark.parametrize("precision,limit", [("f16", 1e-3), ("bf16", 4e-3)])
+def test_node_through_the_native_kernel(zeros, precision, limit, monkeypatch):
+    """What the binder prepares for w4a16, computed by the kernel's arithmetic on the host."""
+    pytest.importorskip("fastinfer._cuda", reason="built without a CUDA compiler")
+
+    def on_host(a, weights, meta, bias, y, *, block):
+        exact = torch.empty(y.shape)
+        native.w4a16_on_host(a.float(), weights, meta, bias.float(), exact, block=block, bf16=a.dtype == torch.bfloat16)
+        y.copy_(exact)
+
+    if DEVICE.type == "cpu":
+        monkeypatch.setattr(native, "missing", lambda device: "")
+        monkeypatch.setattr(native, "w4a16", on_host)
+    case = Case(5, 33, 160, 4, 32, zeros)
+    inputs = [case.a.numpy().reshape(5, 1, 160), case.q, case.scales, case.zero_points, None, case.bias.numpy()]
+    outputs, steps = run_node(
+        "MatMulNBits", inputs, domain="com.microsoft", constants=(1, 2, 3, 5), precision=precision, K=160, N=33, bits=4,
+        block_size=32,
+    )  # fmt: skip
+    assert "w4a16" in steps
+    assert error(torch.from_numpy(outputs[0]).reshape(5, 33), case.expected()) < limit
+
+
+def test_native_layouts_refuse_wrong_sizes():
+    pytest.importorskip("fastinfer._cuda", reason="built without a CUDA compiler")
+    with pytest.raises(ValueError, match="needed: uint8"):
+        native.w4_weights(torch.zeros(3, dtype=torch.uint8), 32, 64, 32)
+    with pytest.raises(ValueError, match="3 scales"):
+        native.w4_meta(torch.zeros(3), None, 32, 64, 32)

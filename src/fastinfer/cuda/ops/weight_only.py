@@ -10,6 +10,7 @@ import torch
 from fastinfer.cuda import native
 from fastinfer.cuda.context import Binder, Declined, Handle, NodeContext
 from fastinfer.cuda.kernels import weight_only as family
+from fastinfer.errors import ModelError
 
 _A, _B, _SCALES, _ZEROS, _GROUPS, _BIAS = range(6)
 _FLOATS = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "bfloat16"}
@@ -45,6 +46,7 @@ def _problem(ctx: NodeContext) -> family.Problem:
         raise Declined("weights that are not constant")
     if ctx.has(_BIAS) and ctx.desc(_BIAS).dtype not in _FLOATS:
         raise Declined(f"a bias of type {ctx.desc(_BIAS).dtype}")
+    _check_sizes(ctx, n, k, bits, block)
     zeros = "none" if not ctx.has(_ZEROS) else "int" if _known(ctx, _ZEROS).dtype.name == "uint8" else "float"
     rows = a.elements // k
     # [batch, ..., k]: a sample's rows are what lies behind the first extent; [m, k] is m samples.
@@ -52,6 +54,23 @@ def _problem(ctx: NodeContext) -> family.Problem:
     return family.Problem(
         rows, n, k, bits, block, _FLOATS[a.dtype], zeros, ctx.has(_BIAS), sample, "tf32" if ctx.precision.products == "tf32" else "ieee"
     )  # fmt: skip
+
+
+def _check_sizes(ctx: NodeContext, n: int, k: int, bits: int, block: int) -> None:
+    """Native code reads so many, whatever the file says."""
+    blocks = -(-k // block)
+    packed = _known(ctx, _ZEROS).dtype.name == "uint8" if ctx.has(_ZEROS) else False
+    needed = {
+        _B: n * blocks * block * bits // 8, _SCALES: n * blocks, _ZEROS: n * (-(-blocks * bits // 8) if packed else blocks), _BIAS: n,
+    }  # fmt: skip
+    for i, elements in needed.items():
+        if ctx.has(i) and ctx.desc(i).elements != elements:
+            raise ModelError(
+                f"MatMulNBits: input {i} has shape {ctx.desc(i).shape}, needed: {elements} elements (N={n}, K={k}, {bits} bits, "
+                f"blocks of {block})"
+            )
+    if _known(ctx, _B).dtype.name != "uint8":
+        raise Declined(f"weights of type {_known(ctx, _B).dtype}")
 
 
 def _known(ctx: NodeContext, i: int) -> Any:
@@ -67,6 +86,8 @@ def _not_native(ctx: NodeContext, p: family.Problem) -> str:
             f"{p.bits} bits, blocks of {p.block}, {p.zeros} zero points, {p.dtype}, k={p.k}; "
             "needed: 4 bits, blocks from 32 on, integer zero points, a half type, k a multiple of 8"
         )
+    if ctx.has(_BIAS) and ctx.desc(_BIAS).dtype != ctx.desc(_A).dtype:
+        return f"a bias of type {ctx.desc(_BIAS).dtype}"
     if p.sample_rows > family.FEW:
         return f"{p.sample_rows} rows a sample, more than {family.FEW}"
     scales = ctx.constant(_SCALES).tensor
