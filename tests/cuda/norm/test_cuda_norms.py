@@ -167,3 +167,18 @@ def test_configs_are_sensible():
         found = family.configs(problem)
         assert found[0] == family.default(problem) and len(found) <= 24 and len(set(found)) == len(found)
         assert all(c.num_warps in (1, 2, 4, 8, 16) for c in found)
+
+
+def test_every_candidate(device):
+    """What a race may pick computes the same."""
+    x = randn(3, 40)
+    for config in norm.configs(norm.Problem(x.dtype, 40, False)):
+        got, want, *_ = rows(device, x, config=config)
+        close(got, want, x.dtype)
+    for config in softmax.configs(softmax.Problem(x.dtype, 40, 1)):
+        close(*soft(device, x, 1, config=config), x.dtype)
+    y = randn(2, 3, 20)
+    for config in softmax.configs(softmax.Problem(x.dtype, 3, 20)):
+        close(*soft(device, y, 1, config=config), x.dtype)
+    for config in norm_groups.configs(norm_groups.Problem(x.dtype, 3, 2, 10)):
+        close(*groups(device, y, 2, config), x.dtype)

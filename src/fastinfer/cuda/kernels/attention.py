@@ -117,6 +117,8 @@ def _tiles(problem: Problem) -> list[tuple[int, int, int]]:
     if not _half(problem):
         return _single(problem)
     tiles = [(128, 128, 8), (128, 64, 8), (128, 64, 4), (64, 64, 4), (64, 128, 4), (32, 64, 2), (16, 64, 1)]
+    if wide == 128:  # 128 rows by 4 warps spill, as do 16 by one
+        tiles = [(128, 128, 8), (128, 64, 8), (64, 64, 4), (64, 128, 4), (32, 64, 2), (16, 64, 2)]
     if wide > 128:
         tiles = [(128, 64, 8), (64, 64, 4), (64, 32, 4), (16, 32, 2)]
     return [t for t in tiles if t[0] <= max(16, 2 * rows)]
