@@ -265,7 +265,12 @@ class Model:
         example = inputs if inputs is not None else {s.name: s.zeros() for s in self.inputs}
         plan = self._executor.explain(self._binding.named(example), inputs is not None)
         self._name_nodes(plan["steps"])
-        return Explanation(plan, self.fallback_nodes, self._native.isa, self.batches)
+        return Explanation(plan, self.fallback_nodes, self._place, self.batches)
+
+    @property
+    def _place(self) -> str:
+        """What it runs on, in a word or two."""
+        return str(self._native.isa)
 
     def _name_nodes(self, steps: list[dict[str, Any]]) -> None:
         """Adds the model's other nodes that became part of a step."""

@@ -56,6 +56,7 @@ class Step:
     static: dict[str, Any]
     flops: float = 0.0
     refusals: list[str] = field(default_factory=list)
+    out: Desc | None = None  # of the node, for explain()
 
 
 class Family(Protocol):

@@ -43,7 +43,7 @@ H200 = ("NVIDIA H200", 90, 132, 227 << 10, 60 << 20, 141 << 30)
 def open_device(name: str) -> Device:
     """name: "cuda" or "cuda:1". Raises UnsupportedError saying what is missing."""
     if INTERPRET:
-        return Device(torch.device("cpu"), *H200)
+        return Device(torch.device("cpu"), "Triton's interpreter", *H200[1:])
     if not torch.cuda.is_available():
         why = "this torch was built without CUDA" if torch.version.cuda is None else "torch sees no CUDA device"
         raise UnsupportedError(f"device='{name}': {why}; needed: an NVIDIA GPU, its driver, and a CUDA build of torch")

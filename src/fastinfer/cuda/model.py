@@ -81,6 +81,10 @@ class CudaModel(Model):
     # --------------------------------------------------------------------------------------------------------- explain
 
     @property
+    def _place(self) -> str:
+        return f"{self._device.name}, {self._precision.name}"
+
+    @property
     def fallback_nodes(self) -> dict[str, str]:
         """Nodes that run through torch or on the host, as far as that is known before a run → why."""
         return self._executor.program.without_kernel()

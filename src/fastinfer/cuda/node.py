@@ -93,7 +93,9 @@ class Node:
     def step(
         self, kernel: str, run: Callable[..., None], *handles: Handle | None, flops: float = 0.0, **static: Any
     ) -> None:
-        self._planner.steps.append(Step(self.index, kernel, run, handles, static, flops))
+        wanted = next((o for o in range(self.n_outputs) if self.wants(o)), None)
+        out = None if wanted is None else self.out_desc(wanted)
+        self._planner.steps.append(Step(self.index, kernel, run, handles, static, flops, out=out))
 
     def refuse(self, reason: str) -> None:
         self.refusals.append(reason)

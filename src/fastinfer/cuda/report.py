@@ -38,12 +38,12 @@ def explain_dynamic(program: DeviceProgram, dynamic: Dynamic, why: str) -> dict[
 
 def _step(program: DeviceProgram, step: Step) -> dict[str, Any]:
     handles = [h for h in step.handles if h is not None]
-    out = handles[-1].desc if handles else None
+    out = step.out or (handles[-1].desc if handles else None)
     weights = {id(h.tensor): h for h in handles if h.root < 0}
     others = {(h.root, h.desc.bytes): h for h in handles if h.root >= 0}
     weight_bytes = _bytes(list(weights.values()))
     return {
-        "node": step.node, "label": program.label(step.node) if step.node >= 0 else "output", "parts": 1,
+        "node": step.node, "label": program.label(step.node) if step.node >= 0 else step.kernel.split("_")[-1], "parts": 1,
         "op": program.nodes[step.node]["op"] if step.node >= 0 else "", "kernel": step.kernel, "flops": step.flops,
         "depth": 0, "refusals": step.refusals, "shape": list(out.shape) if out else None,
         "dtype": str(out.dtype).removeprefix("torch.") if out else None,
