@@ -20,7 +20,7 @@ from fastinfer.lower import lower
 
 # Of 1589 cases that draw no random numbers.
 MIN_PASSES = 1589
-MIN_BY_TORCH = 1395
+MIN_BY_TORCH = 1440
 # One unit in the last place of float16: softmax in float32, where the recorded values round after every operation.
 LOOSER = {**backend.LOOSER, "test_attention_4d_fp16": 2e-3, "test_attention_4d_causal_fp16": 2e-3}
 

@@ -34,11 +34,13 @@ def _source(mode: str, out: int, n: int, scale: float, roi: tuple[float, float])
     return x
 
 
-def _cubic(d: np.ndarray, a: float) -> np.ndarray:
+def cubic(d: Any, a: float) -> Any:
+    """Keys' cubic weight at a distance; an array or a tensor."""
+    where = torch.where if isinstance(d, Tensor) else np.where
     d = abs(d)
     near = ((a + 2) * d - (a + 3)) * d * d + 1
     far = a * (((d - 5) * d + 8) * d - 4)
-    return np.where(d <= 1, near, np.where(d < 2, far, 0.0))
+    return where(d <= 1, near, where(d < 2, far, 0 * d))
 
 
 def _nearest(x: np.ndarray, mode: str) -> np.ndarray:
@@ -63,7 +65,7 @@ def _table(call: Call, x: np.ndarray, n: int, scale: float) -> tuple[np.ndarray,
     if kind == "linear":
         weights = np.clip(1 - abs(distance), 0, 1)
     else:
-        weights = _cubic(distance, call.attr("cubic_coeff_a", -0.75))
+        weights = cubic(distance, call.attr("cubic_coeff_a", -0.75))
     if call.attr("exclude_outside", 0):
         weights = np.where((at < 0) | (at >= n), 0.0, weights)
     if shrink != 1.0 or call.attr("exclude_outside", 0):

@@ -30,6 +30,7 @@ from fastinfer.cuda.torch_ops import (
     recurrent,
     reduce,
     resize,
+    spatial,
 )
 from fastinfer.cuda.torch_ops.call import HALF, Call, TorchOp
 from fastinfer.cuda.torch_ops.fused import FusedOp
@@ -37,7 +38,7 @@ from fastinfer.passes.fused import BODIES
 
 _FAMILIES: tuple[ModuleType, ...] = (
     elementwise, casts, matmul, conv, pool, norm, reduce, gather, movement, quantize, attention, recurrent,
-    resize, generate, contrib, ms_attention,
+    resize, generate, contrib, ms_attention, spatial,
 )  # fmt: skip
 
 
