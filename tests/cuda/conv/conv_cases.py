@@ -80,7 +80,7 @@ def computed(problem, config, x, w, bias, residual, shape):
     y = torch.full(shape, float("nan"), dtype=problem.dtype)
     size = conv.workspace(problem, config)
     partial = torch.full((size,), 255, dtype=torch.uint8) if size else None
-    conv.run(x, conv.lay_out_weights(w, problem), bias, residual, y, partial, problem=problem, config=config)
+    conv.run(x, conv.lay_out_weights(w, problem), bias, residual, partial, y, problem=problem, config=config)
     return y
 
 

@@ -32,7 +32,7 @@ def reference(x, kernel, stride, dilation, pads, kind, count_pads):
 def computed(problem, config, x, shape):
     y = torch.full(shape, float("nan"), dtype=problem.dtype)
     size = pool.workspace(problem, config)
-    pool.run(x, y, torch.full((size,), 255, dtype=torch.uint8) if size else None, problem=problem, config=config)
+    pool.run(x, torch.full((size,), 255, dtype=torch.uint8) if size else None, y, problem=problem, config=config)
     return y
 
 

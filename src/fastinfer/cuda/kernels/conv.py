@@ -236,8 +236,8 @@ def constants(p: Problem, c: Config) -> dict[str, Any]:
 
 
 def run(
-    x: torch.Tensor, w: torch.Tensor, bias: torch.Tensor | None, residual: torch.Tensor | None, y: torch.Tensor,
-    partial: torch.Tensor | None, *, problem: Problem, config: Config,
+    x: torch.Tensor, w: torch.Tensor, bias: torch.Tensor | None, residual: torch.Tensor | None,
+    partial: torch.Tensor | None, y: torch.Tensor, *, problem: Problem, config: Config,
 ) -> None:  # fmt: skip
     """x, residual, y: dense; w: lay_out_weights'; bias: float32; partial: of workspace() bytes for "split"."""
     p, c = problem, config

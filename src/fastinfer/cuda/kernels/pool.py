@@ -168,7 +168,7 @@ def window_constants(p: Problem, c: Config) -> dict[str, object]:
     }  # fmt: skip
 
 
-def run(x: torch.Tensor, y: torch.Tensor, partial: torch.Tensor | None, *, problem: Problem, config: Config) -> None:
+def run(x: torch.Tensor, partial: torch.Tensor | None, y: torch.Tensor, *, problem: Problem, config: Config) -> None:
     """x, y: dense; partial: of workspace() bytes, or None for 0."""
     p, c = problem, config
     columns = triton.cdiv(p.channels, c.block_c)

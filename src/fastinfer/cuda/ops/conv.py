@@ -86,7 +86,7 @@ def _bind_product(ctx: NodeContext, problem: conv.Problem, residual: Handle | No
     size = conv.workspace(problem, config)
     ctx.step(
         f"triton_conv {problem.mode} {config.block_m}x{config.block_n}x{config.block_k} {config.variant}", conv.run,
-        ctx.input(0), w, bias, residual, ctx.output(0), ctx.scratch((size,), torch.uint8) if size else None,
+        ctx.input(0), w, bias, residual, ctx.scratch((size,), torch.uint8) if size else None, ctx.output(0),
         flops=problem.flops, problem=problem, config=config,
     )  # fmt: skip
 

@@ -23,8 +23,8 @@ def _bind_pool(ctx: NodeContext, problem: pool.Problem) -> None:
     config = ctx.choose(pool, problem)
     size = pool.workspace(problem, config)
     ctx.step(
-        f"triton_{problem.kind}_pool", pool.run, ctx.input(0), ctx.output(0),
-        ctx.scratch((size,), torch.uint8) if size else None, problem=problem, config=config,
+        f"triton_{problem.kind}_pool", pool.run, ctx.input(0),
+        ctx.scratch((size,), torch.uint8) if size else None, ctx.output(0), problem=problem, config=config,
     )  # fmt: skip
 
 
