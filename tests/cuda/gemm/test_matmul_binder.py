@@ -75,7 +75,7 @@ def test_batch_axes_broadcast_in_turns() -> None:
     model = ir.from_proto(node_model("MatMul", given, 1))
     plan, steps = plan_of(model, given, "fp32")
     assert not any(s.startswith("triton_gemm") for s in steps)
-    close(plan.outputs[0].double().numpy(), given[0].astype(float) @ given[1])
+    close(plan.outputs[0].double().cpu().numpy(), given[0].astype(float) @ given[1])
 
 
 @pytest.mark.parametrize("c", [None, (5,), (1, 5), (3, 1), (3, 5), (1,), ()], ids=str)
@@ -126,19 +126,19 @@ def test_eight_bits(precision: str, tolerance: float) -> None:
         )
         plan, steps = plan_of(ir.from_proto(model), [a], precision)
         assert any(s.startswith(f"triton_gemm {precision}") for s in steps) and f"triton_quantize {precision}" in steps
-        close(plan.outputs[0].double().numpy(), expected, tolerance)
+        close(plan.outputs[0].double().cpu().numpy(), expected, tolerance)
     plan, steps = plan_of(ir.from_proto(node_model("MatMul", inputs[:2], 1)), inputs[:2], precision)
     assert any(s.startswith("triton_gemm half") for s in steps)
     reasons = [r for s in plan.steps for r in s.refusals]
     assert reasons == [f"{precision} product: B is not constant"]
-    close(plan.outputs[0].double().numpy(), a.astype(float) @ w, 2e-2)
+    close(plan.outputs[0].double().cpu().numpy(), a.astype(float) @ w, 2e-2)
 
 
 def test_other_types_are_declined() -> None:
     given = [np.arange(6).reshape(2, 3), np.arange(6).reshape(3, 2)]
     plan, steps = plan_of(ir.from_proto(node_model("MatMul", given, 1)), given, "fp32")
     assert steps == ["torch.MatMul"] and plan.steps[0].refusals == ["products of torch.int64 and torch.int64"]
-    np.testing.assert_array_equal(plan.outputs[0].numpy(), given[0] @ given[1])
+    np.testing.assert_array_equal(plan.outputs[0].cpu().numpy(), given[0] @ given[1])
 
 
 def _mlp(batch: int) -> onnx.ModelProto:
@@ -174,7 +174,7 @@ def test_a_model_after_the_passes(precision: str, tolerance: float) -> None:
     assert not any(s.startswith("torch") for s in steps)
     w = {t.name: numpy_helper.to_array(t).astype(float) for t in _mlp(5).graph.initializer}
     expected = np.maximum(rows @ w["w1"].T + w["b1"], 0) @ w["w2"] + rows
-    close(plan.outputs[0].double().numpy(), expected, tolerance)
+    close(plan.outputs[0].double().cpu().numpy(), expected, tolerance)
     if precision != "fp32":  # there the interpreter's numpy takes another order for another tile
         alone, _ = plan_of(model, [rows[2:3]], precision)
         assert torch.equal(alone.outputs[0][0], plan.outputs[0][2])
