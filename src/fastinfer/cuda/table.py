@@ -4,9 +4,21 @@
 from __future__ import annotations
 
 from fastinfer.cuda.context import Binder
-from fastinfer.cuda.ops import attention, conv, gather, matmul, movement, norm, pointwise, pool, reduce, weight_only
+from fastinfer.cuda.ops import (
+    attention,
+    conv,
+    gather,
+    matmul,
+    movement,
+    norm,
+    pointwise,
+    pool,
+    reduce,
+    rnn,
+    weight_only,
+)
 
-_MODULES = (matmul, weight_only, conv, pool, attention, norm, pointwise, reduce, gather, movement)
+_MODULES = (matmul, weight_only, conv, pool, attention, norm, pointwise, reduce, gather, movement, rnn)
 
 
 def _table() -> dict[tuple[str, str], list[Binder]]:
