@@ -9,6 +9,7 @@ from sm90 import SHARED, compile
 
 from fastinfer.cuda import native
 from fastinfer.cuda.device import open_device
+from fastinfer.cuda.kernels import w4a16
 from fastinfer.cuda.kernels import weight_only as family
 
 DEVICE = open_device("cuda").torch  # the CPU under the interpreter
@@ -189,9 +190,11 @@ def test_node_through_the_native_kernel(zeros, precision, limit, monkeypatch):
     """What the binder prepares for w4a16, computed by the kernel's arithmetic on the host."""
     pytest.importorskip("fastinfer._cuda", reason="built without a CUDA compiler")
 
-    def on_host(a, weights, meta, bias, y, *, block):
+    def on_host(a, weights, meta, bias, y, *, block, warps, split):
         exact = torch.empty(y.shape)
-        native.w4a16_on_host(a.float(), weights, meta, bias.float(), exact, block=block, bf16=a.dtype == torch.bfloat16)
+        native.w4a16_on_host(
+            a.float(), weights, meta, bias.float(), exact, block=block, bf16=a.dtype == torch.bfloat16, split=split
+        )
         y.copy_(exact)
 
     if DEVICE.type == "cpu":
@@ -213,3 +216,10 @@ def test_native_layouts_refuse_wrong_sizes():
         native.w4_weights(torch.zeros(3, dtype=torch.uint8), 32, 64, 32)
     with pytest.raises(ValueError, match="3 scales"):
         native.w4_meta(torch.zeros(3), None, 32, 64, 32)
+
+
+def test_candidates_of_the_native_kernel():
+    for k in (24, 4096):
+        problem = w4a16.Problem(4096, k, 32, "float16")
+        assert w4a16.default(problem) in w4a16.configs(problem)
+    assert len(w4a16.configs(problem)) == 9

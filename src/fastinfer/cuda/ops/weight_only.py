@@ -9,6 +9,7 @@ import torch
 
 from fastinfer.cuda import native
 from fastinfer.cuda.context import Binder, Declined, Handle, NodeContext
+from fastinfer.cuda.kernels import w4a16
 from fastinfer.cuda.kernels import weight_only as family
 from fastinfer.errors import ModelError
 
@@ -106,9 +107,12 @@ def _bind_native(ctx: NodeContext, p: family.Problem, bias: Handle | None) -> No
         lambda s: native.w4_meta(s, zeros, n, k, block),
         torch.float32,
     )
+    problem = w4a16.Problem(n, k, block, p.dtype)
+    config = ctx.choose(w4a16, problem)
+    name = f"w4a16 {config.warps} warps, split {config.split}" if config.split else "w4a16"
     ctx.step(
-        "w4a16", native.w4a16, ctx.input(_A), weights, meta, bias, ctx.output(0), flops=2.0 * p.m * n * k, block=block
-    )
+        name, w4a16.run, ctx.input(_A), weights, meta, bias, ctx.output(0), flops=2.0 * p.m * n * k, problem=problem, config=config
+    )  # fmt: skip
 
 
 def _bind_triton(ctx: NodeContext, p: family.Problem, bias: Handle | None) -> None:
