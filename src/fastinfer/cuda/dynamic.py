@@ -168,7 +168,8 @@ class Body:
             made = self._called(run, i, given, torch.device("cpu"))
             if all(y is None or y.numel() <= ON_HOST for y in made):
                 return [self._kept(y, True) for y in made]
-        return [self._kept(y, False) for y in self._called(run, i, given, self.owner.device)]
+        extents = node["op"] in ("Shape", "Size")  # known on the host wherever the data is
+        return [self._kept(y, extents) for y in self._called(run, i, given, self.owner.device)]
 
     def _called(self, run: Any, i: int, given: list[Any], device: torch.device) -> list[torch.Tensor | None]:
         node = self.graph.nodes[i]
