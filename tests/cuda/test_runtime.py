@@ -13,6 +13,7 @@ from onnx import helper as h
 import fastinfer as fi
 from fastinfer.cuda import buckets, tuning
 from fastinfer.cuda.device import open_device
+from fastinfer.cuda.dtypes import tensor_of
 from fastinfer.cuda.plan import Plan
 from fastinfer.cuda.replica import Replica
 from fastinfer.errors import FastinferError, InputError, UnsupportedError
@@ -131,6 +132,14 @@ def test_many_callers_at_once():
     for t in threads:
         t.join()
     assert not wrong
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_what_masks_are_written_with_stays_finite(dtype):
+    given = np.array([np.finfo(np.float32).min, np.finfo(np.float32).max, -np.inf, np.inf, np.nan, 1.5], np.float32)
+    made = tensor_of(given, dtype, torch.device("cpu")).float().numpy()
+    most = torch.finfo(dtype).max
+    np.testing.assert_array_equal(made, [-most, most, -np.inf, np.inf, np.nan, 1.5])
 
 
 # ------------------------------------------------------------------------------------------------------------- buckets

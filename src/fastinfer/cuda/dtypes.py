@@ -31,12 +31,13 @@ def stored(dtype: torch.dtype, precision: Precision) -> torch.dtype:
 
 
 def tensor_of(array: np.ndarray, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    """A copy on the device. What is beyond float16's range becomes its largest number: masks are written with float32's."""
+    """A copy on the device. What is beyond a half's range becomes its largest number, and not infinite: masks are written
+    with float32's, which bfloat16 rounds up to infinity."""
     if array.dtype.name == "bfloat16":
         tensor = torch.from_numpy(np.ascontiguousarray(array).view(np.int16).copy()).view(torch.bfloat16)
     else:
         tensor = torch.from_numpy(np.array(array, order="C"))
-    if dtype == torch.float16 and tensor.dtype in (torch.float32, torch.float64):
-        most = torch.finfo(torch.float16).max
+    if dtype in (torch.float16, torch.bfloat16) and tensor.dtype in (torch.float32, torch.float64):
+        most = torch.finfo(dtype).max
         tensor = torch.where(tensor.isinf(), tensor, tensor.clamp(-most, most))
     return tensor.to(device=device, dtype=dtype)
