@@ -10,8 +10,13 @@ if os.environ.setdefault("FASTINFER_CUDA", "interpret") == "interpret":
     os.environ["TRITON_INTERPRET"] = "1"
 
 
-def pytest_collection_modifyitems(items):
+def pytest_collection_modifyitems(config, items):
     import torch
+
+    if "slow" not in config.option.markexpr:
+        for item in items:
+            if item.get_closest_marker("slow"):
+                item.add_marker(pytest.mark.skip(reason="slow: run with -m slow"))
 
     missing = "needs an NVIDIA GPU" if not torch.cuda.is_available() else "FASTINFER_CUDA=interpret: runs on the CPU"
     if os.environ["FASTINFER_CUDA"] == "interpret":
