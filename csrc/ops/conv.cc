@@ -202,7 +202,8 @@ class Conv final : public Op {
   // Looks at one image only, never at the batch.
   const WinogradF32* winograd(PlanContext& ctx, const Problem& p) const {
     const Geometry& g = p.g;
-    if (ctx.shapes_only() || p.weights.groups != 1 || g.kernel[0] != 1 || g.kernel[1] != 3 || g.kernel[2] != 3) return nullptr;
+    if (ctx.shapes_only() || p.weights.groups != 1 || g.kernel[0] != 1 || g.kernel[1] != 3 || g.kernel[2] != 3)
+      return nullptr;
     if (g.stride[0] * g.stride[1] * g.stride[2] != 1 || g.dilation[1] != g.dilation[2]) return nullptr;
     if (g.in[0] != 1 || g.out[0] != 1 || g.pad[0] != 0) return nullptr;
     if (!panels_.constant()) {

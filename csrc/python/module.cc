@@ -100,8 +100,9 @@ PYBIND11_MODULE(_core, m) {
   py::class_<ArenaLayout>(m, "ArenaLayout")
       .def(py::init<>())
       .def("take", &ArenaLayout::take, py::arg("bytes"))
-      .def("release", [](ArenaLayout& a, size_t at, size_t bytes) { a.release(at, ArenaLayout::rounded(bytes)); },
-           py::arg("at"), py::arg("bytes"))
+      .def(
+          "release", [](ArenaLayout& a, size_t at, size_t bytes) { a.release(at, ArenaLayout::rounded(bytes)); },
+          py::arg("at"), py::arg("bytes"))
       .def_property_readonly("bytes", &ArenaLayout::bytes);
 
   add_quick(m);

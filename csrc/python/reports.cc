@@ -149,9 +149,10 @@ py::dict shapes(Executor& e, const std::vector<std::pair<int, std::vector<int64_
   py::dict d;
   d["values"] = values;
   d["pivot"] = plan->end == SegmentEnd::finished ? -1 : plan->pivot;
-  d["end"] = plan->end == SegmentEnd::finished     ? "finished"
-             : plan->end == SegmentEnd::need_value ? "what follows depends on the values of a tensor"
-                                                   : "an operator runs by itself: its result's shape is not known before";
+  d["end"] = plan->end == SegmentEnd::finished ? "finished"
+             : plan->end == SegmentEnd::need_value
+                 ? "what follows depends on the values of a tensor"
+                 : "an operator runs by itself: its result's shape is not known before";
   return d;
 }
 

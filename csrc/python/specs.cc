@@ -107,8 +107,7 @@ Fallback fallback_of(const py::object& function) {
 
 }  // namespace
 
-std::shared_ptr<Program> make_program(const py::dict& d, const py::object& fallback, bool strict,
-                                      bool shapes_only) {
+std::shared_ptr<Program> make_program(const py::dict& d, const py::object& fallback, bool strict, bool shapes_only) {
   ProgramSpec spec;
   spec.n_values = py::cast<int>(d["n_values"]);
   for (const py::handle& p : py::list(d["inputs"])) spec.inputs.push_back(port_of(py::cast<py::dict>(p)));
