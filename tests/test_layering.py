@@ -87,6 +87,12 @@ def violations():
                 yield f"{path.relative_to(ROOT)}: {source} may not use {target}"
 
 
+def test_names_of_test_modules_are_unique():
+    """Tests import their helpers by bare names, from all folders in one run: a second `oracle` would be the first one."""
+    names = [p.name for p in (ROOT / "tests").rglob("*.py") if p.name not in ("conftest.py", "__init__.py")]
+    assert sorted(names) == sorted(set(names))
+
+
 def test_imports_go_one_way():
     assert not list(violations())
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 from cuda_nodes import check_node, run_node
-from oracle import ALL, FLOAT, evaluate
+from programs_oracle import ALL, FLOAT, evaluate
 
 from fastinfer.cuda.kernels import pointwise
 from fastinfer.cuda.kernels.pointwise_math import OPS
