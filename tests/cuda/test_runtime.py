@@ -164,6 +164,20 @@ def test_sizes_in_one_bucket_share_a_plan():
     close(model.run(bad), cpu.run(bad))  # what an earlier call left in the bucket's other rows is nobody's business
 
 
+def test_reports_and_tuning_look_at_the_bucket_that_runs(tmp_path, monkeypatch):
+    monkeypatch.setenv("FASTINFER_CACHE", str(tmp_path))
+    nodes = [h.make_node("MatMul", ["x", "w"], ["a"]), h.make_node("Relu", ["a"], ["y"])]
+    w = np.random.default_rng(0).standard_normal((8, 4)).astype(np.float32)
+    source = model_of(nodes, [("x", T.FLOAT, ["n", 8])], [("y", T.FLOAT, ["n", 4])], [("w", w)]).SerializeToString()
+    model = fi.compile(source, device="cuda")
+    want = model.run(rows(17))
+    assert model.explain(rows(17)).steps[-1]["shape"] == [20, 4]
+    assert sum(s["ns"] for s in model.profile(rows(18), runs=1).typical) > 0
+    assert model.memory().plans == 1
+    assert all('"m": 20' in key for key in model._executor.tune([rows(17)["x"]]))
+    close(model.run(rows(17)), want)
+
+
 def test_rows_that_see_each_other_have_no_bucket():
     nodes = [h.make_node("ReduceMean", ["x", "axes"], ["m"], keepdims=1), h.make_node("Sub", ["x", "m"], ["y"])]
     source = model_of(

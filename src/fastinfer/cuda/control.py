@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from fastinfer.cuda.torch_ops.casts import to_torch
+from fastinfer.cuda.dtypes import to_torch
 from fastinfer.errors import InputError
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def _tensor(v: Any) -> torch.Tensor:
 def _stacked(body: Body, row: list[Any], axis: int, port: dict[str, Any]) -> Any:
     """The results of all steps along a new axis; of no steps: nothing, of the extents that the body declares."""
     if not row:
-        from fastinfer.cuda.torch_ops.call import dtype_of_code
+        from fastinfer.cuda.dtypes import dtype_of_code
 
         dims = [d if isinstance(d, int) else 0 for d in port["dims"] or ()]
         dims.insert(axis if axis >= 0 else axis + len(dims) + 1, 0)

@@ -16,12 +16,11 @@ import numpy as np
 import torch
 
 from fastinfer.cuda.control import CONTROL
-from fastinfer.cuda.dtypes import stored
+from fastinfer.cuda.dtypes import dtype_of_code, stored, to_numpy, to_torch
 from fastinfer.cuda.host_node import HostNode
 from fastinfer.cuda.program import DeviceProgram
 from fastinfer.cuda.torch_ops import Call, find
-from fastinfer.cuda.torch_ops.call import dtype_of_code
-from fastinfer.cuda.torch_ops.casts import cast, to_numpy, to_torch
+from fastinfer.cuda.torch_ops.casts import cast
 from fastinfer.cuda.torch_ops.sequences import SEQUENCES
 from fastinfer.errors import UnsupportedError
 from fastinfer.program import Graph

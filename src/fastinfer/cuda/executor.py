@@ -16,10 +16,11 @@ import torch
 from fastinfer import _core
 from fastinfer.cuda import report
 from fastinfer.cuda.buckets import Batch, Signature
+from fastinfer.cuda.dtypes import CODES, to_numpy, to_torch
 from fastinfer.cuda.dynamic import Dynamic
 from fastinfer.cuda.plan import NotPlannable, Plan, make_plan
 from fastinfer.cuda.program import DeviceProgram
-from fastinfer.cuda.replica import Replica, as_array, as_tensor
+from fastinfer.cuda.replica import Replica
 from fastinfer.cuda.torch_ops import NotStatic
 from fastinfer.cuda.tuning import Tuner
 from fastinfer.errors import FastinferError, UnsupportedError
@@ -59,13 +60,17 @@ class Executor:
         (out of memory)."""
         if not all(map(_plannable, arrays)):
             return self._by_node(self._node_by_node(), arrays)
-        signature, rows = self._bucket([(_core.dtype_code(a.dtype), a.shape) for a in arrays])
+        signature, rows = self._signature(arrays)
         return self._run(signature, lambda r: r.run_host(arrays, rows), lambda d: self._by_node(d, arrays))
 
     def run_device(self, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """Tensors on the device in and out; the results may still be under way on the current stream."""
-        signature, rows = self._bucket([(report.code_of(t.dtype), tuple(t.shape)) for t in tensors])
+        signature, rows = self._bucket([(CODES.get(t.dtype, 0), tuple(t.shape)) for t in tensors])
         return self._run(signature, lambda r: r.run_device(tensors, rows), lambda d: d.run(list(tensors)))
+
+    def _signature(self, arrays: Sequence[np.ndarray]) -> tuple[Signature, int]:
+        """Of the plan that these run by, and their rows in it (0: all)."""
+        return self._bucket([(_core.dtype_code(a.dtype), a.shape) for a in arrays])
 
     def _bucket(self, signature: Signature) -> tuple[Signature, int]:
         return (signature, 0) if self._batch is None else self._batch.widened(signature)
@@ -132,18 +137,20 @@ class Executor:
             if plans is None:
                 plans = self._cache[key] = _Plans()
                 while len(self._cache) > self._most:
+                    self._finish()
                     self._cache.popitem(last=False)
             self._cache.move_to_end(key)
             return plans
 
     def tune(self, arrays: Sequence[np.ndarray]) -> dict[str, str]:
         """Races the candidates of every kernel that inputs of these shapes run; plans made from then on take the winners."""
-        signature = [(_core.dtype_code(a.dtype), a.shape) for a in arrays]
+        signature, _ = self._signature(arrays)
 
         def plan() -> Plan:
             made = make_plan(self.program, signature, self._tuner)
             for buffer, array in zip(made.inputs, arrays):
-                buffer.copy_(as_tensor(array))
+                buffer.zero_()
+                (buffer[: len(array)] if array.ndim else buffer).copy_(to_torch(array, copy=False))
             return made
 
         try:
@@ -164,14 +171,14 @@ class Executor:
 
     def plan_of(self, *arrays: np.ndarray) -> Plan:
         """The plan that inputs of these shapes run by. Raises NotPlannable."""
-        signature = [(_core.dtype_code(a.dtype), a.shape) for a in arrays]
+        signature, _ = self._signature(arrays)
         with self._replica(signature) as replica:
             if replica is None:
                 raise NotPlannable(self._plans(signature).why_not)
             return replica.plan
 
     def explain(self, arrays: Sequence[np.ndarray], run_it: bool) -> dict[str, Any]:
-        signature = [(_core.dtype_code(a.dtype), a.shape) for a in arrays]
+        signature, _ = self._signature(arrays)
         with self._replica(signature) as replica:
             if replica is not None:
                 return report.explain(self.program, replica.plan)
@@ -182,15 +189,16 @@ class Executor:
 
     def profile(self, arrays: Sequence[np.ndarray]) -> tuple[list[np.ndarray], list[dict[str, Any]]]:
         """Each step by itself, between events (on the CPU: by the clock); without the graph, whose launches cost less."""
-        signature = [(_core.dtype_code(a.dtype), a.shape) for a in arrays]
+        signature, rows = self._signature(arrays)
         with self._replica(signature) as replica:
             if replica is None:
                 began = time.perf_counter_ns()
                 dynamic = self._node_by_node()
                 results = self._by_node(dynamic, arrays)
-                whole = report.explain_dynamic(self.program, dynamic, "")["steps"][:1]
-                return results, [{**s, "start_ns": 0, "ns": time.perf_counter_ns() - began} for s in whole]
-            results = replica.run_host(arrays)  # of these very shapes, no bucket
+                step = {**report.explain_dynamic(self.program, dynamic, "")["steps"][0], "node": -1, "op": "",
+                        "label": "the whole model", "kernel": "node by node", "start_ns": 0}  # fmt: skip
+                return results, [{**step, "ns": time.perf_counter_ns() - began}]
+            results = replica.run_host(arrays, rows)
             times = replica.time_steps()
             steps = report.explain(self.program, replica.plan)["steps"]
             return results, [{**s, "start_ns": a, "ns": b} for s, (a, b) in zip(steps, times, strict=True)]
@@ -199,14 +207,19 @@ class Executor:
 
     def trim(self) -> None:
         """Drops plans that no caller is in, and gives their memory back to the device."""
-        with self._guard:
-            self._cache.clear()
+        self.forget_plans()
         if self.program.device.graphs:
             torch.cuda.empty_cache()
 
     def forget_plans(self) -> None:
         with self._guard:
+            self._finish()
             self._cache.clear()
+
+    def _finish(self) -> None:
+        """Before plans go: torch hands out their memory again, and device callers' work may still be in it, on any stream."""
+        if self.program.device.graphs:
+            torch.cuda.synchronize(self.program.device.torch)
 
     @property
     def cached_plans(self) -> int:
@@ -219,11 +232,14 @@ class Executor:
             return sum(r.bytes for p in self._cache.values() for r in p.all)
 
 
+_PLANNABLE = frozenset(code for dtype, code in CODES.items() if not dtype.is_complex)
+
+
 def _plannable(value: Any) -> bool:
-    return isinstance(value, np.ndarray) and _core.dtype_code(value.dtype) in report.PLANNABLE
+    return isinstance(value, np.ndarray) and _core.dtype_code(value.dtype) in _PLANNABLE
 
 
 def _on_host(value: Any) -> Any:
     if isinstance(value, list):
         return [_on_host(v) for v in value]
-    return as_array(value.cpu()) if isinstance(value, torch.Tensor) else value
+    return to_numpy(value) if isinstance(value, torch.Tensor) else value

@@ -5,6 +5,7 @@ come from the C++ planner, offsets from its arena layout."""
 from __future__ import annotations
 
 import contextlib
+import itertools
 import threading
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +16,7 @@ import torch
 from fastinfer import _core
 from fastinfer.cuda.context import Declined, Desc, Handle, Step
 from fastinfer.cuda.device import INTERPRET
-from fastinfer.cuda.dtypes import dtype_of, tensor_of
+from fastinfer.cuda.dtypes import dtype_of_code, tensor_of
 from fastinfer.cuda.node import Node
 from fastinfer.cuda.program import DeviceProgram
 from fastinfer.cuda.table import RENAMES, TABLE
@@ -75,6 +76,7 @@ class Planner:
         self.handles: list[Handle] = []
         self.steps: list[Step] = []
         self._arena = _core.ArenaLayout()
+        self._live: set[int] = set()  # storages in the arena that some value still needs
         self._uploaded: dict[int, Handle] = {}
         self._inputs: list[Handle] = []
         self.current = 0
@@ -103,7 +105,7 @@ class Planner:
     def _take_input(self, value: int, code: int, shape: tuple[int, ...]) -> None:
         """Inputs come as the graph types them; a first step turns them into what is stored."""
         desc = self.program.desc(code, shape)
-        given = Desc(_given(code), shape)
+        given = Desc(dtype_of_code(code), shape)
         buffer = self.handle(given, self._own(given.bytes))
         self._inputs.append(buffer)
         self.values[value] = Value(desc, None, buffer.root)
@@ -118,12 +120,12 @@ class Planner:
 
     def take(self, size: int, last_use: int) -> int:
         self.storages.append(Storage(size, last_use, self._arena.take(size)))
+        self._live.add(len(self.storages) - 1)
         return len(self.storages) - 1
 
     def give_back(self, root: int) -> None:
-        storage = self.storages[root]
-        self._arena.release(storage.offset, storage.bytes)
-        storage.last_use = -1
+        self._arena.release(self.storages[root].offset, self.storages[root].bytes)
+        self._live.remove(root)
 
     def handle(self, desc: Desc, root: int) -> Handle:
         made = Handle(desc, None, root)
@@ -168,9 +170,8 @@ class Planner:
         return handle.root
 
     def _release(self, index: int) -> None:
-        for root, storage in enumerate(self.storages):
-            if storage.offset >= 0 and 0 <= storage.last_use <= index:
-                self.give_back(root)
+        for root in [r for r in self._live if self.storages[r].last_use <= index]:
+            self.give_back(root)
 
     # ------------------------------------------------------------------------------------------------------------- nodes
 
@@ -200,9 +201,8 @@ class Planner:
         self._through_torch(index, refusals)
 
     def _with_refusals(self, index: int, refusals: list[str]) -> None:
-        for step in self.steps:
-            if step.node == index:
-                step.refusals = refusals
+        for step in itertools.takewhile(lambda s: s.node == index, reversed(self.steps)):
+            step.refusals = refusals
 
     def _through_torch(self, index: int, refusals: list[str]) -> None:
         node, context = self.program.nodes[index], Node(self, index)
@@ -232,7 +232,7 @@ class Planner:
     def _output(self, value: int, code: int) -> Handle:
         """Every output leaves in a tensor of its own, as the graph types it."""
         v = self.values[value]
-        declared = Desc(_given(code) if code else v.desc.dtype, v.desc.shape)
+        declared = Desc(dtype_of_code(code) if code else v.desc.dtype, v.desc.shape)
         fixed = {h.root for h in self._inputs} | self._taken
         if v.root >= 0 and self.storages[v.root].offset < 0 and v.root not in fixed and declared == v.desc:
             self._taken.add(v.root)
@@ -261,10 +261,6 @@ class Planner:
             self.steps, [_tensor(h) for h in self._inputs], [_tensor(h) for h in outputs], self._arena.bytes,
             [arena, *blocks.values()],
         )  # fmt: skip
-
-
-def _given(code: int) -> torch.dtype:
-    return dtype_of(_core.numpy_dtype(code))
 
 
 def _tensor(handle: Handle) -> torch.Tensor:

@@ -12,7 +12,7 @@ import torch
 from fastinfer import _core
 from fastinfer.cuda.context import Desc
 from fastinfer.cuda.device import Device
-from fastinfer.cuda.dtypes import dtype_of, stored, tensor_of
+from fastinfer.cuda.dtypes import dtype_of, dtype_of_code, stored, tensor_of
 from fastinfer.cuda.precision import Precision
 from fastinfer.cuda.table import FOLDED, RENAMES, TABLE
 from fastinfer.cuda.torch_ops import find
@@ -67,7 +67,7 @@ class DeviceProgram:
         return sum(t.nbytes for t in self._uploaded.values())
 
     def desc(self, code: int, shape: tuple[int, ...]) -> Desc:
-        return Desc(stored(dtype_of(_core.numpy_dtype(code)), self.precision), shape)
+        return Desc(stored(dtype_of_code(code), self.precision), shape)
 
     def label(self, node: int) -> str:
         n = self.nodes[node]

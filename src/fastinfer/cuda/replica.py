@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from fastinfer.cuda.device import Device
+from fastinfer.cuda.dtypes import to_numpy, to_torch
 from fastinfer.cuda.plan import Plan
 
 
@@ -52,14 +53,16 @@ class Replica:
         part = slice(rows or None)
         if self._stream is None:
             for buffer, array in zip(self.plan.inputs, arrays):
-                _part(buffer, part).copy_(as_tensor(array))
+                _part(buffer, part).copy_(to_torch(array, copy=False))
             self.plan.launch()
-            return [as_array(_part(t, part)).copy() for t in self.plan.outputs]
+            return [to_numpy(_part(t, part)).copy() for t in self.plan.outputs]
         if not self._pinned_in:
             self._pinned_in = [torch.empty_like(t, device="cpu", pin_memory=True) for t in self.plan.inputs]
             self._pinned_out = [torch.empty_like(t, device="cpu", pin_memory=True) for t in self.plan.outputs]
+        if self._done is not None:
+            self._stream.wait_event(self._done)  # a device caller's call may still read the buffers
         for pinned, array in zip(self._pinned_in, arrays):
-            _part(pinned, part).copy_(as_tensor(array))
+            _part(pinned, part).copy_(to_torch(array, copy=False))
         with torch.cuda.stream(self._stream):
             for buffer, pinned in zip(self.plan.inputs, self._pinned_in):
                 _part(buffer, part).copy_(_part(pinned, part), non_blocking=True)
@@ -67,7 +70,7 @@ class Replica:
             for pinned, buffer in zip(self._pinned_out, self.plan.outputs):
                 _part(pinned, part).copy_(_part(buffer, part), non_blocking=True)
         self._stream.synchronize()
-        return [as_array(_part(t, part)).copy() for t in self._pinned_out]
+        return [to_numpy(_part(t, part)).copy() for t in self._pinned_out]
 
     def time_steps(self) -> list[tuple[int, int]]:
         """(begin, duration) of each step in ns, on the inputs of the last run."""
@@ -109,17 +112,3 @@ class Replica:
 
 def _part(tensor: torch.Tensor, part: slice) -> torch.Tensor:
     return tensor[part] if part.stop else tensor
-
-
-def as_tensor(array: np.ndarray) -> torch.Tensor:
-    if array.dtype.name == "bfloat16":
-        return torch.from_numpy(np.ascontiguousarray(array).view(np.int16)).view(torch.bfloat16)
-    return torch.from_numpy(np.ascontiguousarray(array))
-
-
-def as_array(tensor: torch.Tensor) -> np.ndarray:
-    if tensor.dtype == torch.bfloat16:
-        import ml_dtypes
-
-        return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
-    return tensor.numpy()

@@ -6,8 +6,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from fastinfer import _core
 from fastinfer.cuda.context import Handle, Step
 from fastinfer.cuda.plan import Plan
@@ -53,20 +51,6 @@ def _step(program: DeviceProgram, step: Step) -> dict[str, Any]:
 
 def _bytes(handles: Sequence[Handle]) -> int:
     return sum(h.desc.bytes for h in handles)
-
-
-_CODES = {
-    torch.float32: 1, torch.uint8: 2, torch.int8: 3, torch.uint16: 4, torch.int16: 5, torch.int32: 6, torch.int64: 7,
-    torch.bool: 9, torch.float16: 10, torch.float64: 11, torch.uint32: 12, torch.uint64: 13, torch.bfloat16: 16,
-}  # fmt: skip
-
-
-PLANNABLE = frozenset(_CODES.values())
-
-
-def code_of(dtype: torch.dtype) -> int:
-    """ONNX's number of a type; 0 where it has none."""
-    return _CODES.get(dtype, 0)
 
 
 def shapes_text(signature: Sequence[tuple[int, tuple[int, ...]]]) -> str:

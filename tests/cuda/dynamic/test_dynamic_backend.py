@@ -12,10 +12,10 @@ import torch
 
 from fastinfer import frontend
 from fastinfer.cuda.device import open_device
+from fastinfer.cuda.dtypes import to_numpy
 from fastinfer.cuda.dynamic import Dynamic
 from fastinfer.cuda.precision import precision_of
 from fastinfer.cuda.program import DeviceProgram
-from fastinfer.cuda.torch_ops.casts import to_numpy
 from fastinfer.lower import lower
 
 # Of 1589 cases that draw no random numbers.

@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastinfer.cuda.torch_ops.call import HALF, Call, TorchOp, dtype_of_code
+from fastinfer.cuda.dtypes import dtype_of_code
+from fastinfer.cuda.torch_ops.call import HALF, Call, TorchOp
 from fastinfer.cuda.torch_ops.matmul import matched
 from fastinfer.errors import UnsupportedError
 

@@ -9,24 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from fastinfer import _core
-from fastinfer.errors import UnsupportedError
+from fastinfer.cuda.dtypes import to_torch
 
 HALF = (torch.float16, torch.bfloat16)
 # Per-channel constants up to this size are read in float32 whatever the storage: a scale in bfloat16 is 0.4 % off.
 UNROUNDED_ELEMENTS = 4096
 # torch computes little in these; their bits move as the signed type's.
 SIGNED = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: torch.int64}
-
-DTYPES = {
-    "float32": torch.float32, "float64": torch.float64, "float16": torch.float16, "bfloat16": torch.bfloat16,
-    "int8": torch.int8, "int16": torch.int16, "int32": torch.int32, "int64": torch.int64, "bool": torch.bool,
-    "uint8": torch.uint8, "uint16": torch.uint16, "uint32": torch.uint32, "uint64": torch.uint64,
-    "float8_e4m3fn": torch.float8_e4m3fn, "float8_e5m2": torch.float8_e5m2,
-    "complex64": torch.complex64, "complex128": torch.complex128,
-}  # fmt: skip
-
-_VIEWED = ("bfloat16", "float8_e4m3fn", "float8_e5m2")
 
 
 class NotStatic(Exception):
@@ -137,26 +126,7 @@ class Call:
         return self.memo[key]
 
 
-def to_torch(array: np.ndarray) -> torch.Tensor:
-    """An array as a tensor on the CPU. Raises UnsupportedError for strings, 4-bit numbers and the like."""
-    if array.dtype.name not in DTYPES:
-        raise UnsupportedError(f"torch has no type for {array.dtype}")
-    dtype = DTYPES[array.dtype.name]
-    if array.dtype.name not in _VIEWED:
-        return torch.from_numpy(np.array(array, order="C"))
-    raw = np.array(array, order="C").view({1: np.uint8, 2: np.int16}[dtype.itemsize])
-    return torch.from_numpy(raw).view(dtype)
-
-
 TorchOp = Callable[[Call], "torch.Tensor | Sequence[torch.Tensor | None]"]
-
-
-def dtype_of_code(code: int) -> torch.dtype:
-    """ONNX's type code → torch's type. Raises UnsupportedError where torch has none."""
-    name = _core.numpy_dtype(int(code)).name
-    if name not in DTYPES:
-        raise UnsupportedError(f"torch has no type for {name}")
-    return DTYPES[name]
 
 
 def int64(x: torch.Tensor) -> torch.Tensor:

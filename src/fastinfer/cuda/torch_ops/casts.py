@@ -3,16 +3,15 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 
-from fastinfer.cuda.torch_ops.call import DTYPES, Call, TorchOp, dtype_of_code, int64, to_torch
+from fastinfer.cuda.dtypes import dtype_of_code
+from fastinfer.cuda.torch_ops.call import Call, TorchOp, int64
 from fastinfer.errors import UnsupportedError
 
 FP8 = (torch.float8_e4m3fn, torch.float8_e5m2)
 # Beyond these the nearest number is past the largest one, which is NaN (e4m3, the tie goes to 448) or infinity.
 _OVERFLOW = {torch.float8_e4m3fn: (464.0, "nan"), torch.float8_e5m2: (61439.99, "inf")}
-_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
 def cast(x: torch.Tensor, dtype: torch.dtype, saturate: bool = True) -> torch.Tensor:
@@ -49,16 +48,5 @@ def _bit_cast(call: Call) -> torch.Tensor:
     return x.view(dtype)
 
 
-def to_numpy(tensor: torch.Tensor) -> np.ndarray:
-    """The tensor's elements as an array of the same type (bfloat16 and fp8 by ml_dtypes)."""
-    tensor = tensor.detach().cpu().contiguous()
-    if tensor.dtype == torch.bfloat16 or tensor.dtype in FP8:
-        import ml_dtypes
-
-        raw = tensor.view(torch.int16 if tensor.dtype == torch.bfloat16 else torch.uint8).numpy()
-        return raw.view(np.dtype(getattr(ml_dtypes, _NAMES[tensor.dtype])))
-    return tensor.numpy()
-
-
-__all__ = ["EXACT", "FP8", "cast", "to_numpy", "to_torch"]
+__all__ = ["EXACT", "FP8", "cast"]
 EXACT: dict[str, TorchOp] = {"Cast": _cast, "CastLike": _cast_like, "BitCast": _bit_cast}

@@ -11,14 +11,11 @@ import numpy as np
 import onnx_ir as ir
 import torch
 
-from fastinfer import _core
-from fastinfer.cuda.torch_ops.call import DTYPES, HALF, Call, TorchOp
+from fastinfer.cuda.dtypes import CODES
+from fastinfer.cuda.torch_ops.call import HALF, Call, TorchOp
 from fastinfer.errors import UnsupportedError
 
 MAX_FORMS = 512
-_CODES = {
-    dtype: _core.dtype_code(np.dtype(name)) for name, dtype in DTYPES.items() if name[:5] not in ("bfloa", "float")
-}
 _KINDS = {int: ir.AttributeType.INT, float: ir.AttributeType.FLOAT, str: ir.AttributeType.STRING}
 _LISTS = {int: ir.AttributeType.INTS, float: ir.AttributeType.FLOATS, str: ir.AttributeType.STRINGS}
 
@@ -80,7 +77,7 @@ def _type(dtype: torch.dtype) -> ir.DataType:
     """Half-precision storage stands for float32."""
     if dtype in HALF:
         return ir.DataType.FLOAT
-    return ir.DataType.DOUBLE if dtype == torch.float64 else ir.DataType(_CODES.get(dtype, 1))
+    return ir.DataType.DOUBLE if dtype == torch.float64 else ir.DataType(CODES.get(dtype, 1))
 
 
 def form(call: Call, attributes: dict[str, Any], table: dict[tuple[str, str], TorchOp]) -> Form:

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastinfer.cuda.torch_ops.call import DTYPES, Call, TorchOp, dtype_of_code
-from fastinfer.cuda.torch_ops.casts import to_torch
+from fastinfer.cuda.dtypes import DTYPES, dtype_of_code, to_torch
+from fastinfer.cuda.torch_ops.call import Call, TorchOp
 from fastinfer.errors import UnsupportedError
 
 

@@ -6,7 +6,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fastinfer.cuda.torch_ops.call import Call, TorchOp, dtype_of_code
+from fastinfer.cuda.dtypes import dtype_of_code
+from fastinfer.cuda.torch_ops.call import Call, TorchOp
 from fastinfer.cuda.torch_ops.casts import FP8, cast
 
 

@@ -18,7 +18,7 @@ SequenceOp = Callable[[Values, dict[str, Any]], Any]
 
 def tensor(v: Any) -> torch.Tensor:
     """An element to compute with."""
-    from fastinfer.cuda.torch_ops.casts import to_torch
+    from fastinfer.cuda.dtypes import to_torch
 
     return v if isinstance(v, torch.Tensor) else to_torch(v)
 
