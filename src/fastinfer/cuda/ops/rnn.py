@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""LSTM: the input's product for all steps, then the recurrence in one launch."""
+"""LSTM, GRU and RNN: the input's product for all steps, then the recurrence in one launch."""
 
 from __future__ import annotations
 
@@ -9,57 +9,71 @@ from fastinfer.cuda.context import Binder, Declined, Handle, NodeContext
 from fastinfer.cuda.kernels import gemm, rnn
 from fastinfer.cuda.kernels.gemm_shape import matmul_shape
 
+_ACTIVATIONS = {"LSTM": ["sigmoid", "tanh", "tanh"], "GRU": ["sigmoid", "tanh"], "RNN": ["tanh"]}
+
 
 def _text(value: str | bytes) -> str:
     return value.decode() if isinstance(value, bytes) else value
 
 
+def _cell(ctx: NodeContext) -> str:
+    """Raises Declined."""
+    op, names = ctx.node["op"], [_text(a).lower() for a in ctx.attr("activations") or ()]
+    wanted = ["relu"] if op == "RNN" and names[:1] == ["relu"] else _ACTIVATIONS[op]
+    if names not in ([], wanted, wanted * 2):
+        raise Declined("activations")
+    if op == "GRU":
+        return "gru_after" if ctx.attr("linear_before_reset", 0) else "gru"
+    return "lstm" if op == "LSTM" else f"rnn_{wanted[0]}"
+
+
 def _check(ctx: NodeContext, hidden: int) -> None:
     dtype = ctx.desc(0).dtype
     most = rnn.units(dtype, ctx.precision.products == "tf32")
-    names = [_text(a).lower() for a in ctx.attr("activations") or ()]
     reasons = {
         f"{dtype}": dtype not in (torch.float32, torch.bfloat16, torch.float16),
         f"{hidden} units; at most {most}": hidden > most,
-        "activations": names not in ([], ["sigmoid", "tanh", "tanh"], ["sigmoid", "tanh", "tanh"] * 2),
         "clip, input_forget or layout": any(ctx.attr(k, 0) for k in ("clip", "input_forget", "layout")),
-        "lengths or peepholes": ctx.has(4) or ctx.has(7),
+        "peepholes": ctx.has(7),
         "W, R or B is not constant": not all(ctx.is_constant(i) for i in (1, 2, 3) if ctx.has(i)),
     }
     if found := [why for why, holds in reasons.items() if holds]:
         raise Declined(found[0])
 
 
-def bind_lstm(ctx: NodeContext) -> None:
+def bind_recurrence(ctx: NodeContext) -> None:
+    """X [steps, batch, depth], W, R, B?, lengths?, initial h?, initial c? → Y, Y_h, Y_c."""
     directions, hidden = ctx.desc(2).shape[0], ctx.desc(2).shape[2]
     _check(ctx, hidden)
+    cell = _cell(ctx)
     steps, batch, depth = ctx.desc(0).shape
     dtype = ctx.desc(0).dtype
     if steps * batch * depth == 0:
         raise Declined("nothing to do")
     outputs = [ctx.output(j) if ctx.wants(j) else None for j in range(3)]
-    starts = [ctx.input(i) if ctx.has(i) else None for i in (5, 6)]
+    given = [ctx.input(i) if ctx.has(i) else None for i in (4, 5, 6)]
     tf32 = ctx.precision.products == "tf32"
-    gates = _gates(ctx, directions * 4 * hidden, tf32)
-    r = ctx.constant(2, "lstm_r", lambda w: w.reshape(directions, 4, hidden, hidden).mT)
-    problem = rnn.Problem(steps, batch, hidden, _text(ctx.attr("direction", "forward")), dtype, tf32)
+    n_gates = rnn.GATES[cell]
+    gates = _gates(ctx, cell, directions * n_gates * hidden, tf32)
+    r = ctx.constant(2, f"{cell}_r", lambda w: w.reshape(directions, n_gates, hidden, hidden).mT)
+    bias = None
+    if cell == "gru_after" and ctx.has(3):
+        bias = ctx.constant(3, "gru_after_bias", lambda b: b[:, -hidden:], torch.float32)
+    problem = rnn.Problem(cell, steps, batch, hidden, _text(ctx.attr("direction", "forward")), dtype, tf32)
     config = ctx.choose(rnn, problem)
     ctx.step(
-        f"triton_lstm {config}", rnn.run, gates, r, *starts, *outputs, problem=problem, config=config,
-        flops=8.0 * steps * batch * directions * hidden * hidden,
+        f"triton_{ctx.node['op'].lower()} {config}", rnn.run, gates, r, bias, *given, *outputs, problem=problem,
+        config=config, flops=2.0 * n_gates * steps * batch * directions * hidden * hidden,
     )  # fmt: skip
 
 
-def _gates(ctx: NodeContext, n: int, tf32: bool) -> Handle:
-    """X·Wᵀ + (both biases), [steps, batch, directions, 4, hidden] in float32."""
+def _gates(ctx: NodeContext, cell: str, n: int, tf32: bool) -> Handle:
+    """X·Wᵀ + the biases that stand beside it, [steps, batch, directions, gates, hidden] in float32."""
     steps, batch, depth = ctx.desc(0).shape
     dtype = ctx.desc(0).dtype
     shape = matmul_shape((steps, batch, depth), (n, depth), False, True)
-    w = ctx.constant(1, "lstm_w", lambda w: w.reshape(n, depth))
-    bias = None
-    if ctx.has(3):
-        half = n // ctx.desc(3).shape[0]
-        bias = ctx.constant(3, "lstm_b", lambda b: (b[:, :half].float() + b[:, half:].float()).reshape(-1).to(b.dtype))
+    w = ctx.constant(1, "rnn_w", lambda w: w.reshape(n, depth))
+    bias = ctx.constant(3, f"{cell}_b", lambda b: _biases(cell, b).reshape(-1), torch.float32) if ctx.has(3) else None
     gates = ctx.scratch((steps, batch, n), torch.float32)
     products = "half" if dtype != torch.float32 else "tf32" if tf32 else "ieee"
     problem = gemm.Problem(
@@ -77,4 +91,15 @@ def _gates(ctx: NodeContext, n: int, tf32: bool) -> Handle:
     return gates
 
 
-BINDERS: dict[tuple[str, str], Binder] = {("", "LSTM"): bind_lstm, ("fastinfer", "LSTM"): bind_lstm}
+def _biases(cell: str, b: torch.Tensor) -> torch.Tensor:
+    """B [directions, 2·gates·hidden] → that of the gates; gru_after's last one of the state is within the reset."""
+    of_input, of_state = b.chunk(2, 1)
+    if cell == "gru_after":
+        of_state = of_state.clone()
+        of_state[:, of_state.shape[1] // 3 * 2 :] = 0
+    return of_input + of_state
+
+
+BINDERS: dict[tuple[str, str], Binder] = {
+    (domain, op): bind_recurrence for op in _ACTIVATIONS for domain in ("", "fastinfer")
+}
