@@ -4,7 +4,7 @@
 // for libcuda.so when it is first asked.
 #include <pybind11/pybind11.h>
 
-#include "csrc/base/error.h"
+#include "csrc/base/exceptions.h"
 #include "csrc/cuda/device.h"
 #include "kernels/batching/ragged.cuh"
 #include "kernels/nbits/w4a16.cuh"
@@ -103,19 +103,7 @@ void export_mlp(py::module_& m) {
 PYBIND11_MODULE(_cuda, m) {
   using namespace fi;
   m.doc() = "fastinfer's CUDA C++ kernels; use fastinfer.cuda.native instead of this module.";
-  static PyObject* classes[2];
-  const py::module_ errors = py::module_::import("fastinfer.errors");
-  classes[0] = errors.attr("FastinferError").cast<py::object>().release().ptr();
-  classes[1] = errors.attr("InputError").cast<py::object>().release().ptr();
-  py::register_local_exception_translator([](std::exception_ptr p) {
-    try {
-      if (p) std::rethrow_exception(p);
-    } catch (const InputError& e) {
-      PyErr_SetString(classes[1], e.what());
-    } catch (const Error& e) {
-      PyErr_SetString(classes[0], e.what());
-    }
-  });
+  translate_exceptions();
   m.def("device_count", &device_count);
   m.def("runtime_version", &runtime_version);
   export_ragged(m);

@@ -3,6 +3,7 @@
 #include <pybind11/stl.h>
 
 #include "csrc/base/cpu.h"
+#include "csrc/base/exceptions.h"
 #include "csrc/engine/memory.h"
 #include "csrc/python/arrays.h"
 #include "csrc/python/quick.h"
@@ -40,23 +41,7 @@ py::list run(Executor& e, const py::sequence& arrays, Profile* profile) {
 PYBIND11_MODULE(_core, m) {
   using namespace fi;
   m.doc() = "fastinfer's native engine; use the fastinfer package instead of this module.";
-  static PyObject* classes[4];
-  const py::module_ errors = py::module_::import("fastinfer.errors");
-  const char* names[] = {"FastinferError", "ModelError", "UnsupportedError", "InputError"};
-  for (int i = 0; i < 4; ++i) classes[i] = errors.attr(names[i]).cast<py::object>().release().ptr();
-  py::register_exception_translator([](std::exception_ptr p) {
-    try {
-      if (p) std::rethrow_exception(p);
-    } catch (const UnsupportedError& e) {
-      PyErr_SetString(classes[2], e.what());
-    } catch (const ModelError& e) {
-      PyErr_SetString(classes[1], e.what());
-    } catch (const InputError& e) {
-      PyErr_SetString(classes[3], e.what());
-    } catch (const Error& e) {
-      PyErr_SetString(classes[0], e.what());
-    }
-  });
+  translate_exceptions();
 
   check_interrupt = [] {
     py::gil_scoped_acquire gil;

@@ -55,11 +55,13 @@ FI_HD int mlp_feature(int rank, int warp, int blocks, int i) {
   return kMlpFeatures * (rank * kMlpWarps + warp + i * blocks * kMlpWarps);
 }
 
-// Blocks of a cluster: as many as the widest layer's groups keep busy.
+// Blocks of a cluster: as many as the widest layer's groups keep busy, while the chip has SMs for the clusters of all
+// rows (bits do not depend on it).
 FI_HD int mlp_blocks(const Mlp& p) {
   const int groups = mlp_width(p) / kMlpFeatures;
+  const int64_t tiles = (p.m + kMlpRows - 1) / kMlpRows;
   int blocks = 1;
-  while (blocks < 8 && blocks * kMlpWarps < groups) blocks *= 2;
+  while (blocks < 8 && blocks * kMlpWarps < groups && 2 * blocks * tiles <= 132) blocks *= 2;
   return blocks;
 }
 

@@ -280,7 +280,7 @@ class Model:
                 and step["node"] >= 0
                 and (also := self._program.graph.nodes[step["node"]].get("also"))
             ):
-                step["also"] = [str(name) for name in also]
+                step["also"] = [*map(str, also), *step.get("also", ())]
 
     def profile(self, inputs: Mapping[str, Any], runs: int = 10) -> Profile:
         """Time every step over ``runs`` calls (after one warm-up). Times are in nanoseconds."""

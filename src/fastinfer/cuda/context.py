@@ -57,6 +57,7 @@ class Step:
     flops: float = 0.0
     refusals: list[str] = field(default_factory=list)
     out: Desc | None = None  # of the node, for explain()
+    also: tuple[int, ...] = ()  # other nodes that the step computes
 
 
 class Family(Protocol):

@@ -132,7 +132,7 @@ def _w4a16(
 # --------------------------------------------------------------------------------------------------- kernels/tiny/mlp.cuh
 
 ACTIVATIONS = ("", "relu", "gelu", "tanh", "sigmoid", "silu")  # in the order of MlpAct
-_TYPES = (torch.float32, torch.float16, torch.bfloat16)
+FLOATS = (torch.float32, torch.float16, torch.bfloat16)  # in the order of MlpType
 Layer = tuple[torch.Tensor, "torch.Tensor | None", str]  # weights of mlp_weights, bias [out], activation
 
 
@@ -158,11 +158,11 @@ def _mlp(x: torch.Tensor, layers: Sequence[Layer], y: torch.Tensor) -> Any:
         tensors = [t for t in (x, y, weights, bias) if t is not None]
         if padded != -(-features // 8) * 8 or (bias is not None and tuple(bias.shape) != (out,)):
             raise ValueError(f"layer {at} takes {features} features; its weights are {tuple(weights.shape)}")
-        if any(t.dtype != x.dtype or not t.is_contiguous() for t in tensors) or x.dtype not in _TYPES:
+        if any(t.dtype != x.dtype or not t.is_contiguous() for t in tensors) or x.dtype not in FLOATS:
             raise ValueError(f"layer {at}: types {[str(t.dtype) for t in tensors]}; needed: one float type, dense")
         bias_at = 0 if bias is None else bias.data_ptr()
         entries.append((weights.data_ptr(), bias_at, features, out, ACTIVATIONS.index(activation)))
         features = out
     if tuple(y.shape) != (x.shape[0], features):
         raise ValueError(f"the result is {tuple(y.shape)}; needed: {(x.shape[0], features)}")
-    return _cuda.Mlp(x.data_ptr(), y.data_ptr(), x.shape[0], _TYPES.index(x.dtype), entries)
+    return _cuda.Mlp(x.data_ptr(), y.data_ptr(), x.shape[0], FLOATS.index(x.dtype), entries)

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from fastinfer import _core
+from fastinfer.cuda.chains import bind_chain, find_chains
 from fastinfer.cuda.context import Declined, Desc, Handle, Step
 from fastinfer.cuda.device import INTERPRET
 from fastinfer.cuda.dtypes import dtype_of_code, tensor_of
@@ -90,6 +91,7 @@ class Planner:
             self.values[value] = Value(program.desc(_core.dtype_code(array.dtype), array.shape), array)
         for port, (code, shape) in zip(program.graph.inputs, inputs, strict=True):
             self._take_input(port["value"], code, shape)
+        self._chains = find_chains(self)
 
     def plan(self) -> Plan:
         """Raises NotPlannable."""
@@ -186,7 +188,12 @@ class Planner:
         if key in RENAMES:
             self.alias(node["outputs"][0], node["inputs"][0])
             return
-        refusals: list[str] = []
+        if index in self._chains.inside:
+            return
+        if index in self._chains.starts:
+            bind_chain(self, self._chains.starts[index])
+            return
+        refusals = [self._chains.refusals[index]] if index in self._chains.refusals else []
         for binder in TABLE.get(key, ()):
             context = Node(self, index)
             try:

@@ -40,7 +40,10 @@ def _step(program: DeviceProgram, step: Step) -> dict[str, Any]:
     weights = {id(h.tensor): h for h in handles if h.root < 0}
     others = {(h.root, h.desc.bytes): h for h in handles if h.root >= 0}
     weight_bytes = _bytes(list(weights.values()))
+    replaced = [program.nodes[i] for i in step.also]
+    also = {"also": [str(name) for n in replaced for name in (n["name"], *n.get("also", ()))]} if replaced else {}
     return {
+        **also,
         "node": step.node, "label": program.label(step.node) if step.node >= 0 else step.kernel.split("_")[-1], "parts": 1,
         "op": program.nodes[step.node]["op"] if step.node >= 0 else "", "kernel": step.kernel, "flops": step.flops,
         "depth": 0, "refusals": step.refusals, "shape": list(out.shape) if out else None,

@@ -52,6 +52,8 @@ def test_activations_are_in_the_order_of_the_enum():
 def test_blocks_follow_the_widest_layer():
     blocks = lambda *widths: native._mlp(*_with_output(*chain(1, list(widths)))).blocks  # noqa: E731
     assert [blocks(8, 8), blocks(33, 8), blocks(8, 65, 3), blocks(2000, 10)] == [1, 2, 4, 8]
+    of_many = lambda m: native._mlp(*_with_output(*chain(m, [2000, 10]))).blocks  # noqa: E731
+    assert [of_many(128), of_many(136), of_many(600)] == [8, 4, 1]  # no more than the chip's SMs
 
 
 def _with_output(x, layers, expected):
