@@ -35,8 +35,8 @@ PYTHON = {
     "onnx_backend": {*BASE, "api"},
     "peers": BASE,
     "bench": {*BASE, "peers", "model"},
-    "serve": {*BASE, "api", "model", "batching", "tensors"},
-    "cli": {*BASE, "serve", "bench", "peers", "report", "api", "model"},
+    "serve": {*BASE, "api", "model", "batching", "tensors", "cuda"},
+    "cli": {*BASE, "serve", "bench", "peers", "report", "api", "model", "cuda"},
 }
 NATIVE = {
     "csrc/base": set(),

@@ -30,6 +30,9 @@ TOLERANCE = 1e-4  # max|a − b| ≤ TOLERANCE · max|b|
 # bfloat16 has 8 bits: 2.5e-3 rms per product, and deep networks gather it; those of random weights most (OpenVINO's own
 # error in bfloat16 is 0.09 on the suite's ResNet-50, 0.10 on MobileNetV2, 0.14 on YOLOv8n; ours 0.10, 0.09, 0.19).
 BF16_TOLERANCE = 0.25
+# Of the GPU's: tf32 and float16 have three bits more than bfloat16; int8 with a scale per row is as coarse as it; e4m3 has four
+# bits less, and is of use to models that were trained for it.
+TOLERANCES = {"fp32": TOLERANCE, "tf32": 0.03, "f16": 0.03, "bf16": BF16_TOLERANCE, "int8": BF16_TOLERANCE, "fp8": 1.0}
 # A model whose inputs or outputs are 16-bit floats: every runtime rounds differently, between operators too.
 HALF_TOLERANCE = 1e-2
 # Before a block the others' threads must park, else they take a core from the runtime whose turn it is. ONNX Runtime's
@@ -59,7 +62,8 @@ class Timing:
 
 @dataclass
 class Comparison:
-    """timings: ours first. flops: of one call. peak: this machine's measured peak with as many threads."""
+    """timings: ours first. flops: of one call. peak: what the hardware gave when it was measured (Model.measure_peak). threads:
+    of each runtime on the CPU; place: what ours ran on."""
 
     timings: list[Timing]
     threads: int
@@ -67,6 +71,8 @@ class Comparison:
     reference: str | None
     flops: float
     peak: dict[str, Any]
+    device: str = "cpu"
+    place: str = ""
 
     @property
     def ours(self) -> Timing:
@@ -96,7 +102,10 @@ class Comparison:
         return row
 
     def as_dict(self) -> dict[str, Any]:
-        plain = {k: getattr(self, k) for k in ("threads", "tolerance", "reference", "flops", "peak", "ratio")}
+        plain = {
+            k: getattr(self, k)
+            for k in ("device", "place", "threads", "tolerance", "reference", "flops", "peak", "ratio")
+        }
         return {**plain, "runtimes": self.rows()}
 
 
@@ -185,21 +194,24 @@ def compare(
 ) -> Comparison:
     """Time `model` against peers on `inputs`.
 
-    precision: that of `model`, for the peers too. tolerance: default TOLERANCE, BF16_TOLERANCE for "bf16",
-    HALF_TOLERANCE for a model of 16-bit floats.
+    precision: that of `model`, for the peers too. tolerance: default that of the precision in TOLERANCES, at least
+    HALF_TOLERANCE for a model of 16-bit floats. With a model on a GPU torch and inductor run there too, from and to the host
+    as ours, the others on this machine's cores.
     onnx: path or bytes that onnxruntime and openvino load. module: callable on torch tensors, for the peers torch and
     inductor; for inductor also the path of a package (torch._inductor.aoti_compile_and_package).
     The first peer that runs is the reference. Raises KeyError for an unknown peer.
     """
-    threads = model.threads
+    threads = model.threads if model.device == "cpu" else _core.usable_cores()
     if tolerance is None:
         half = any(s.dtype in ("float16", "bfloat16") for s in [*model.inputs, *model.outputs])
-        tolerance = BF16_TOLERANCE if precision == "bf16" else HALF_TOLERANCE if half else TOLERANCE
+        tolerance = max(TOLERANCES.get(precision, TOLERANCE), HALF_TOLERANCE if half else 0.0)
     timings, calls, outputs = [Timing(OURS)], {}, {}
     plain: dict[str, Callable[[], list] | None] = {}
     starts: dict[str, Callable[[], peers.Run]] = {OURS: lambda: peers.Run(*_ours(model, inputs))}
     for name in against:
-        starts[name] = peers.starter(name, inputs, threads, onnx=onnx, module=module, precision=precision)
+        starts[name] = peers.starter(
+            name, inputs, threads, onnx=onnx, module=module, precision=precision, device=model.device
+        )
         timings.append(Timing(name))
     for timing in timings:
         try:
@@ -218,7 +230,7 @@ def compare(
     for timing in timings:
         timing.seconds = taken.get(timing.name, [])
     flops = float(sum(s["flops"] for s in model.explain(inputs).steps))
-    return Comparison(timings, threads, tolerance, reference, flops, _core.measure_peak(threads))
+    return Comparison(timings, threads, tolerance, reference, flops, model.measure_peak(), model.device, model.place)
 
 
 def _ours(model: Model, inputs: Mapping[str, np.ndarray]) -> tuple[Callable[[], Any], Callable[[], list]]:

@@ -265,12 +265,21 @@ class Model:
         example = inputs if inputs is not None else {s.name: s.zeros() for s in self.inputs}
         plan = self._executor.explain(self._binding.named(example), inputs is not None)
         self._name_nodes(plan["steps"])
-        return Explanation(plan, self.fallback_nodes, self._place, self.batches)
+        return Explanation(plan, self.fallback_nodes, self.place, self.batches)
 
     @property
-    def _place(self) -> str:
+    def device(self) -> str:
+        """ "cpu", "cuda:0", …"""
+        return "cpu"
+
+    @property
+    def place(self) -> str:
         """What it runs on, in a word or two."""
         return str(self._native.isa)
+
+    def measure_peak(self) -> dict[str, Any]:
+        """What the hardware gives as many threads as a call may use: "gflops", "read_gbs"; "by": how it was measured."""
+        return {**_core.measure_peak(self.threads), "by": "a loop of register-only fused multiply-adds"}
 
     def _name_nodes(self, steps: list[dict[str, Any]]) -> None:
         """Adds the model's other nodes that became part of a step."""
@@ -291,7 +300,7 @@ class Model:
         timed = [self._executor.profile(arrays)[1] for _ in range(max(1, runs))]
         for steps in timed:
             self._name_nodes(steps)
-        return Profile(timed, self._executor.threads)
+        return Profile(timed, self.threads, "" if self.device == "cpu" else self.place)
 
     def tune(self, *args: Any, **inputs: Any) -> None:
         """Race what plans for inputs of these shapes can choose between, and use the winners from now on.

@@ -22,14 +22,24 @@ class Run:
 
 
 def starter(
-    name: str, inputs: Mapping[str, np.ndarray], threads: int, *, onnx: Any, module: Any, precision: str = "fp32"
+    name: str,
+    inputs: Mapping[str, np.ndarray],
+    threads: int,
+    *,
+    onnx: Any,
+    module: Any,
+    precision: str = "fp32",
+    device: str = "cpu",
 ) -> Callable[[], Run]:
     """A function that starts the runtime `name`; starting is deferred because it may fail for this model.
 
-    precision: "fp32" or "bf16", which openvino alone has; the others stay in float32.
+    precision: on the CPU "fp32" or "bf16", which openvino alone has; the others stay in float32. device: other than "cpu",
+    torch and inductor run there, in the precisions that they have.
     """
     if name not in PEERS:
         raise KeyError(f"no peer is called '{name}'; known: {', '.join(PEERS)}")
+    if device != "cpu" and name in ("torch", "inductor"):
+        return lambda: _torch_on_device(dict(inputs), module, device, precision, name == "inductor")
     start = _openvino_bf16 if (name, precision) == ("openvino", "bf16") else PEERS[name]
     return lambda: start(dict(inputs), threads, onnx, module)
 
@@ -111,6 +121,28 @@ def _inductor(inputs: dict[str, np.ndarray], threads: int, onnx: Any, module: An
         compiled(*tensors)
     leaves = torch.utils._pytree.tree_leaves
     return Run(call, lambda: [x.numpy() for x in leaves(call()) if isinstance(x, torch.Tensor)])
+
+
+def _torch_on_device(inputs: dict[str, np.ndarray], module: Any, device: str, precision: str, inductor: bool) -> Run:
+    """From arrays on the host to tensors on the host, as ours. Halves by autocast, as a float32 module is run in them."""
+    if module is None:
+        raise ValueError("torch runs torch modules: give a .pt2 file (torch.export.save) instead of an ONNX file")
+    if precision not in ("fp32", "tf32", "bf16", "f16"):
+        raise ValueError(f"torch has no {precision} for a module of floats")
+    import torch
+
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
+    half = {"bf16": torch.bfloat16, "f16": torch.float16}.get(precision)
+    moved = module.to(device)
+    run = torch.compile(moved, mode="max-autotune") if inductor else moved
+    tensors = [torch.from_numpy(np.array(x)) for x in inputs.values()]
+
+    def call() -> list:
+        with torch.inference_mode(), torch.autocast(device.split(":")[0], half, enabled=half is not None):
+            made = run(*[t.to(device, non_blocking=True) for t in tensors])
+        return [x.cpu() for x in torch.utils._pytree.tree_leaves(made) if isinstance(x, torch.Tensor)]
+
+    return Run(call, lambda: [(x.float() if x.dtype == torch.bfloat16 else x).numpy() for x in call()])
 
 
 def _file_or_bytes(onnx: Any, name: str) -> Any:

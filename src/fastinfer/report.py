@@ -61,10 +61,12 @@ class Explanation:
 
 @dataclass
 class Profile:
-    """runs: one list of step dicts per call: those of :class:`Explanation`, with start_ns and ns."""
+    """runs: one list of step dicts per call: those of :class:`Explanation`, with start_ns and ns. place: a device other than
+    the CPU."""
 
     runs: list[list[dict[str, Any]]]
     threads: int
+    place: str = ""
 
     @property
     def steps(self) -> list[dict[str, Any]]:
@@ -86,7 +88,7 @@ class Profile:
     def __str__(self) -> str:
         steps = [s for s in self.steps if s["depth"] == 0]
         total = sum(s["ns"] for s in steps) or 1
-        lines = [f"{len(steps)} steps, {total / 1e6:.3f} ms on {self.threads} threads"]
+        lines = [f"{len(steps)} steps, {total / 1e6:.3f} ms on {self.place or f'{self.threads} threads'}"]
         for s in sorted(steps, key=lambda s: -s["ns"]):
             rate = f"{s['flops'] / s['ns']:8.1f} GFLOP/s" if s["flops"] else ""
             lines.append(

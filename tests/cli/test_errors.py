@@ -101,7 +101,7 @@ def test_interrupted(cli, network, monkeypatch):
 def test_broken_installation(cli, monkeypatch):
     from fastinfer.cli import doctor
 
-    monkeypatch.setattr(doctor, "self_test", lambda: "relu(x @ w) is wrong by 1")
+    monkeypatch.setattr(doctor, "self_test", lambda *_: "relu(x @ w) is wrong by 1")
     done = cli("doctor")
     assert done.code == app.BUG and "wrong by 1" in done.out
 

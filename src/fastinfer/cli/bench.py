@@ -25,11 +25,12 @@ def bench(
         typer.Option(
             min=0.0,
             help=f"Outputs agree when max|a-b| <= TOLERANCE * max|b|; default {engine.TOLERANCE:.0e}, for models of 16-bit "
-            f"floats {engine.HALF_TOLERANCE:.0e}, for --precision bf16 {engine.BF16_TOLERANCE}.",
+            f"floats {engine.HALF_TOLERANCE:.0e}, for --precision bf16 and int8 {engine.BF16_TOLERANCE}, tf32 and f16 0.03, fp8 1.",
         ),
     ] = None,
     strict: given.Strict = False,
     precision: given.Precision = "fp32",
+    device: given.Device = "cpu",
     seed: given.Seed = 0,
     json: Json = False,
 ) -> None:
@@ -41,7 +42,7 @@ def bench(
     for name in names:
         if name not in PEERS:
             raise typer.BadParameter(f"no peer is called '{name}'; known: {', '.join(PEERS)}", param_hint="--against")
-    compiled, exported = given.load_model(model, threads, strict, json, precision)
+    compiled, exported = given.load_model(model, threads, strict, json, precision, device)
     arrays = given.gather(compiled, shape, input, inputs, seed)
     onnx = _as_onnx(exported) if exported else None if model.suffix == ".safetensors" else model
     with progress("timing", json) as advance:
@@ -93,4 +94,9 @@ def show(result: engine.Comparison, title: str) -> None:
         if result.reference
         else "outputs not checked: no peer ran"
     )
-    console.print(f"{result.threads} threads, {result.peak['gflops']:.0f} GFLOP/s measured peak; {checked}")
+    place = (
+        f"{result.threads} threads"
+        if result.device == "cpu"
+        else f"{result.place}; on the CPU {result.threads} threads"
+    )
+    console.print(f"{escape(place)}, {result.peak['gflops']:.0f} GFLOP/s measured peak; {checked}")

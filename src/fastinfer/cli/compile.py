@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from fastinfer.cli.inputs import ModelPath, Precision, Strict, Threads, load_model
+from fastinfer.cli.inputs import Device, ModelPath, Precision, Strict, Threads, load_model
 from fastinfer.cli.output import Json, bytes_text, console, print_json, progress, time_text
 
 
@@ -20,11 +20,12 @@ def compile_command(
     threads: Threads = None,
     strict: Strict = False,
     precision: Precision = "fp32",
+    device: Device = "cpu",
     json: Json = False,
 ) -> None:
     """Compile a model and save it as one file that loads without torch and onnx."""
     start = time.perf_counter()
-    compiled, _ = load_model(model, threads, strict, json, precision)
+    compiled, _ = load_model(model, threads, strict, json, precision, device)
     seconds = time.perf_counter() - start
     output = output or model.with_suffix(".safetensors")
     if output.exists() and output.samefile(model):

@@ -13,6 +13,7 @@ from rich.markup import escape
 import fastinfer
 from fastinfer import _core
 from fastinfer.cli.output import Json, Unhealthy, console, print_json, progress, table
+from fastinfer.errors import UnsupportedError
 
 PACKAGES = [
     "numpy",
@@ -20,6 +21,7 @@ PACKAGES = [
     "onnx",
     "onnx-ir",
     "torch",
+    "triton",
     "onnxscript",
     "onnxruntime",
     "openvino",
@@ -39,7 +41,7 @@ def doctor(json: Json = False) -> None:
         print_json(report)
     else:
         _show(report)
-    if report["self_test"] != "ok":
+    if report["self_test"] != "ok" or report["gpu"].get("self_test", "ok") != "ok":
         raise Unhealthy
 
 
@@ -58,8 +60,28 @@ def examine() -> dict[str, Any]:
         "native_operators": len(_core.native_ops()),
         "packages": {name: _version(name) for name in PACKAGES},
         "environment": {k: v for k, v in sorted(os.environ.items()) if k.startswith("FASTINFER_")},
+        "gpu": gpu(),
         "self_test": self_test(),
     }
+
+
+def gpu() -> dict[str, Any]:
+    """What device="cuda" would run on, with a self test there, or what is missing."""
+    try:
+        import triton  # noqa: F401
+        from torch import version
+
+        from fastinfer.cuda.device import open_device
+    except ImportError as error:
+        return {"missing": f"{error.name} is not installed: pip install 'fastinfer[gpu]'"}
+    try:
+        found = open_device("cuda")
+    except UnsupportedError as error:
+        return {"missing": str(error)}
+    return {
+        "name": found.name, "capability": found.capability / 10, "memory_gib": round(found.memory / (1 << 30), 1),
+        "cuda": version.cuda, "self_test": self_test("cuda"),
+    }  # fmt: skip
 
 
 def cpu_name() -> str:
@@ -79,7 +101,7 @@ def _version(package: str) -> str | None:
         return None
 
 
-def self_test() -> str:
+def self_test(device: str = "cpu") -> str:
     """ "ok", or what is wrong: relu(x @ w) against numpy in float64."""
     try:
         import onnx
@@ -97,11 +119,20 @@ def self_test() -> str:
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     try:
-        y = fastinfer.compile(model).run({"x": x})["y"]
+        y = fastinfer.compile(model, device=device).run({"x": x})["y"]
     except Exception as error:
         return f"{type(error).__name__}: {error}"
     gap = float(np.abs(y - np.maximum(x.astype(np.float64) @ w, 0)).max())
     return "ok" if gap < 1e-4 else f"relu(x @ w) is wrong by {gap:.2g}"
+
+
+def gpu_text(found: dict[str, Any]) -> str:
+    if "missing" in found:
+        return f"none: {found['missing']}"
+    about = (
+        f"{found['name']}, compute capability {found['capability']}, {found['memory_gib']} GiB, CUDA {found['cuda']}"
+    )
+    return f"{about}; self test: {found['self_test']}"
 
 
 def _show(report: dict[str, Any]) -> None:
@@ -121,6 +152,7 @@ def _show(report: dict[str, Any]) -> None:
         rows[f"peak, {peak['threads']} thread{plural}"] = (
             f"{peak['gflops']:.0f} GFLOP/s float32, {peak['read_gbs']:.0f} GB/s read"
         )
+    rows["GPU"] = gpu_text(report["gpu"])
     rows["packages"] = ", ".join(f"{k} {v}" for k, v in report["packages"].items() if v)
     rows["not installed"] = ", ".join(k for k, v in report["packages"].items() if not v) or "-"
     rows["environment"] = (

@@ -32,6 +32,7 @@ def explain(
         print_json(
             {
                 "isa": explanation.isa,
+                "device": compiled.device,
                 "inputs": given.shapes_of(arrays),
                 "arena_bytes": explanation.arena_bytes,
                 "steps": explanation.steps,
@@ -43,7 +44,7 @@ def explain(
     console.print(_table(explanation.steps, f"{model.name}  {given.shapes_of(arrays)}"))
     total = sum(s["flops"] for s in explanation.steps)
     console.print(
-        f"{len(explanation.steps)} steps on {explanation.isa}, {compiled.threads} threads, {flops_text(total)}FLOP, "
+        f"{len(explanation.steps)} steps on {given.place_of(compiled)}, {flops_text(total)}FLOP, "
         f"{bytes_text(explanation.arena_bytes)} of intermediates"
     )
     for remark in _remarks(explanation.steps):

@@ -33,7 +33,11 @@ Npz = Annotated[Path | None, typer.Option("--inputs", help="A .npz file with one
 Threads = Annotated[int | None, typer.Option("--threads", "-t", help="Threads of a call; default: usable cores.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Fail when an operator has no native form.")]
 Precision = Annotated[
-    str, typer.Option("--precision", help="fp32, or bf16: products of operands rounded to bfloat16, sums in float32.")
+    str,
+    typer.Option(
+        "--precision",
+        help="fp32, or bf16: products of operands rounded to bfloat16, sums in float32. With --device cuda also tf32, f16, int8, fp8.",
+    ),
 ]
 Device = Annotated[str, typer.Option("--device", help="cpu, or cuda (cuda:1): docs/gpu.md.")]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of random inputs.")]
@@ -130,6 +134,11 @@ def _value(text: str, dtype: np.dtype, name: str) -> np.ndarray:
         return np.array(values if "," in text else values[0], dtype)
     except (ValueError, OverflowError) as error:
         raise InputError(f"--input {name}={text}: needed a .npy file or numbers of type {dtype}: {error}") from error
+
+
+def place_of(model: fastinfer.Model) -> str:
+    """The instruction set and the threads, or the device."""
+    return f"{model.place}, {model.threads} threads" if model.device == "cpu" else model.place
 
 
 def shapes_of(arrays: dict[str, np.ndarray]) -> str:

@@ -16,7 +16,7 @@ KEYS = (
 
 
 def render(about: dict[str, Any], steps: list[dict[str, Any]]) -> str:
-    """about: model, inputs, isa, threads, runs, peak_gflops, peak_read_gbs, total_ns. steps: of one call, as by `report.with_shares`."""
+    """about: model, inputs, device, isa, threads, runs, peak_gflops, peak_read_gbs, peak_by, total_ns. steps: of one call, as by `report.with_shares`."""
     data = {"about": about, "steps": [_row(s) for s in steps]}
     # "</" would end the script element; node names come from the model file.
     text = (

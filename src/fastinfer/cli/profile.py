@@ -8,7 +8,6 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
-from fastinfer import _core
 from fastinfer.cli import inputs as given
 from fastinfer.cli import page
 from fastinfer.cli.output import Json, console, print_json, progress, table, time_text
@@ -29,23 +28,27 @@ def profile(
     threads: given.Threads = None,
     strict: given.Strict = False,
     precision: given.Precision = "fp32",
+    device: given.Device = "cpu",
     seed: given.Seed = 0,
     json: Json = False,
 ) -> None:
     """Time every step of a model; print the slowest, write a page and a trace. All show one call: the one whose total is
     nearest the median."""
-    compiled, _ = given.load_model(model, threads, strict, json, precision)
+    compiled, _ = given.load_model(model, threads, strict, json, precision, device)
     arrays = given.gather(compiled, shape, input, inputs, seed)
     with progress("profiling", json):
-        steps = with_shares(compiled.profile(arrays, runs=runs).typical, peak := _core.measure_peak(compiled.threads))
+        steps = with_shares(compiled.profile(arrays, runs=runs).typical, peak := compiled.measure_peak())
     about = {
         "model": model.name,
         "inputs": given.shapes_of(arrays),
-        "isa": _core.active_isa(),
+        "isa": compiled.place,
+        "device": compiled.device,
+        "place": given.place_of(compiled),
         "threads": compiled.threads,
         "runs": runs,
         "peak_gflops": peak["gflops"],
         "peak_read_gbs": peak["read_gbs"],
+        "peak_by": peak["by"],
         "total_ns": sum(s["ns"] for s in steps if s["depth"] == 0),
     }
     if html is not None:
@@ -97,7 +100,7 @@ def _show(about: dict[str, Any], steps: list[dict[str, Any]], top: int) -> None:
     console.print(shown)
     rest = f"; the {top} slowest are shown" if len(steps) > top else ""
     console.print(
-        f"{len(steps)} steps, {time_text(about['total_ns'] * 1e-9)} per call on {about['threads']} threads ({about['isa']}), "
+        f"{len(steps)} steps, {time_text(about['total_ns'] * 1e-9)} per call on {about['place']}, "
         f"measured peak {about['peak_gflops']:.0f} GFLOP/s{rest}"
     )
     if any(s["gflops"] and s["effective_gflops"] > 1.001 * s["gflops"] for s in ordered[:top]):

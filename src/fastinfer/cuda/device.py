@@ -39,6 +39,12 @@ class Device:
 H200 = ("NVIDIA H200", 90, 132, 227 << 10, 60 << 20, 141 << 30)
 
 
+def give_back() -> None:
+    """What torch keeps of freed memory goes back to the driver, for other processes."""
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+
+
 @functools.lru_cache(maxsize=16)
 def open_device(name: str) -> Device:
     """name: "cuda" or "cuda:1". Raises UnsupportedError saying what is missing."""

@@ -14,6 +14,7 @@ from fastinfer.batching.packing import PackedForm
 from fastinfer.cuda.buckets import batch_of, bucket
 from fastinfer.cuda.device import open_device
 from fastinfer.cuda.executor import Executor
+from fastinfer.cuda.peak import measure_peak
 from fastinfer.cuda.precision import precision_of
 from fastinfer.cuda.program import DeviceProgram
 from fastinfer.errors import InputError, UnsupportedError
@@ -81,8 +82,16 @@ class CudaModel(Model):
     # --------------------------------------------------------------------------------------------------------- explain
 
     @property
-    def _place(self) -> str:
+    def device(self) -> str:
+        return f"cuda:{self._device.torch.index or 0}"
+
+    @property
+    def place(self) -> str:
         return f"{self._device.name}, {self._precision.name}"
+
+    def measure_peak(self) -> dict[str, Any]:
+        """As on the CPU; "gflops" are of products as the precision has them."""
+        return measure_peak(self._device, self._precision) if self._device.graphs else super().measure_peak()
 
     @property
     def fallback_nodes(self) -> dict[str, str]:

@@ -115,11 +115,11 @@ def _version(
 ) -> dict[str, Any]:
     row: dict[str, Any] = {"version": version, "state": state, "reason": reason, "inputs": [], "outputs": [],
                            "loaded": endpoint is not None, "stateful": False, "requests": 0, "failures": 0, "rows": 0,
-                           "calls": 0, "queue": 0, "memory": 0, "p50": 0.0, "p90": 0.0, "p99": 0.0,
+                           "calls": 0, "queue": 0, "memory": 0, "device": "", "p50": 0.0, "p90": 0.0, "p99": 0.0,
                            "histograms": {}}  # fmt: skip
     if endpoint is not None:
         metadata = describe.metadata(endpoint, [version])
-        row |= {"inputs": metadata["inputs"], "outputs": metadata["outputs"], "memory": endpoint.memory, "stateful": bool(endpoint.settings.sequence.state)}  # fmt: skip
+        row |= {"inputs": metadata["inputs"], "outputs": metadata["outputs"], "memory": endpoint.memory, "device": endpoint.device, "stateful": bool(endpoint.settings.sequence.state)}  # fmt: skip
     if counts is not None:
         stats = counts["inference_stats"]
         row |= {"requests": stats["success"]["count"], "failures": stats["fail"]["count"],

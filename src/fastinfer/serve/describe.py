@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from fastinfer.serve.datatypes import BYTES
-from fastinfer.serve.endpoint import Endpoint
+from fastinfer.serve.endpoint import Endpoint, gpu_of
 from fastinfer.serve.ports import Port
 from fastinfer.serve.repository.settings import Policy, Settings
 
@@ -24,7 +24,7 @@ def metadata(endpoint: Endpoint, versions: list[str]) -> dict[str, Any]:
 
 
 def config(endpoint: Endpoint) -> dict[str, Any]:
-    settings, batched = endpoint.settings, endpoint.max_batch > 0
+    settings, batched, gpu = endpoint.settings, endpoint.max_batch > 0, gpu_of(endpoint.device)
     made: dict[str, Any] = {
         "name": endpoint.name,
         "platform": PLATFORM,
@@ -34,10 +34,15 @@ def config(endpoint: Endpoint) -> dict[str, Any]:
         "input": [{**_port(p, batched), "format": "FORMAT_NONE", "optional": False} for p in endpoint.ports.inputs],
         "output": [_port(p, batched) for p in endpoint.ports.outputs],
         "instance_group": [
-            {"name": f"{endpoint.name}_0", "kind": "KIND_CPU", "count": settings.batching.calls, "gpus": []}
-        ],
+            {
+                "name": f"{endpoint.name}_0",
+                "kind": "KIND_CPU" if gpu is None else "KIND_GPU",
+                "count": settings.batching.calls,
+                "gpus": [] if gpu is None else [gpu],
+            }
+        ],  # fmt: skip
         "default_model_filename": "",
-        "parameters": {k: {"string_value": v} for k, v in _parameters(settings).items()},
+        "parameters": {k: {"string_value": v} for k, v in _parameters(settings, endpoint.device).items()},
         "model_warmup": [],
     }
     if settings.sequence.state:
@@ -79,7 +84,12 @@ def _sequences(settings: Settings) -> dict[str, Any]:
     }
 
 
-def _parameters(settings: Settings) -> dict[str, str]:
+def _parameters(settings: Settings, device: str) -> dict[str, str]:
     """What Triton's form has no field for."""
-    own = {"description": settings.description, "owner": settings.owner, "precision": settings.precision}
+    own = {
+        "device": device,
+        "description": settings.description,
+        "owner": settings.owner,
+        "precision": settings.precision,
+    }
     return {**{k: v for k, v in own.items() if v}, **{f"label.{k}": v for k, v in settings.labels.items()}}

@@ -45,9 +45,14 @@ class _Metered:
         return outcomes
 
 
+def gpu_of(device: str) -> int | None:
+    """The GPU's number; None for the CPU."""
+    return None if device == "cpu" else int(device.partition(":")[2] or 0)
+
+
 class Endpoint:
     """Made and closed on the event loop that runs its requests. max_batch: rows that the model may be given at a time
-    where its first extents are the batch; 0 where they are not. memory: bytes of its constants."""
+    where its first extents are the batch; 0 where they are not. memory: bytes of its constants, on its device."""
 
     def __init__(
         self,
@@ -64,7 +69,7 @@ class Endpoint:
         self._observe = observe
         self.name, self.version, self.settings, self.ports = name, version, settings, ports
         self.max_batch, self.memory = max_batch, memory
-        self.batches = model.batches
+        self.batches, self.device = model.batches, model.device
         self.statistics = Statistics()
         batching, limits = settings.batching, settings.limits
         self.sequences = Sequences(settings.sequence, batching.max_queue)
@@ -79,6 +84,10 @@ class Endpoint:
         self._unused = asyncio.Event()
         self._unused.set()
         self._closed = True
+
+    def statistics_json(self) -> dict[str, Any]:
+        """A ModelStatistics."""
+        return self.statistics.as_json(self.name, self.version, self.memory, gpu_of(self.device))
 
     @property
     def waiting(self) -> int:

@@ -150,13 +150,13 @@ class Loader:
 
     async def retire(self, slot: Slot, endpoint: Endpoint, reason: str, wait_for_sequences: bool) -> None:
         """Lets an endpoint finish what it holds, and gives its memory back to the system."""
-        version = endpoint.version
+        version, device = endpoint.version, endpoint.device
         if version not in slot.endpoints:
             slot.states[version] = State(UNLOADING, reason)
         await endpoint.close(wait_for_sequences)
         slot.draining.discard(endpoint)
         del endpoint
-        await asyncio.to_thread(_give_back)
+        await asyncio.to_thread(_give_back, device)
         if version not in slot.endpoints and slot.states.get(version) == State(UNLOADING, reason):
             if version in slot.on_disk:
                 slot.states[version] = State(UNAVAILABLE, reason)
@@ -190,7 +190,12 @@ def _failure(slot: Slot, failed: Mapping[str, ServeError]) -> ServeError:
     return ServeError(error.kind, f"version {version} of model '{slot.name}' cannot be loaded: {error}; {rest}")
 
 
-def _give_back() -> None:
-    """What the C library keeps of freed memory for later goes back to the system (glibc; others do so themselves)."""
+def _give_back(device: str) -> None:
+    """What the C library keeps of freed memory for later goes back to the system (glibc; others do so themselves), what torch
+    keeps of a GPU's to the driver."""
+    if device != "cpu":
+        from fastinfer.cuda.device import give_back
+
+        give_back()
     if (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:
         trim(0)

@@ -97,7 +97,7 @@ class InMemory:
 
     async def statistics(self, model: str = "", version: str = "") -> list[dict[str, Any]]:
         endpoints = [self._find(model, version)] if model else list(self._endpoints.values())
-        return [e.statistics.as_json(e.name, e.version, e.memory) for e in endpoints]
+        return [e.statistics_json() for e in endpoints]
 
     async def repository_index(self, ready: bool = False) -> list[dict[str, Any]]:
         return [{"name": n, "version": VERSION, "state": "READY", "reason": ""} for n in sorted(self._endpoints)]

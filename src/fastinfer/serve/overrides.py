@@ -187,7 +187,7 @@ def _parameters(entry: Any) -> dict[str, Any]:
     if not isinstance(entry, dict):
         raise wrong("parameters", entry, "an object")
     texts = {str(k): str(v.get("string_value", "")) for k, v in entry.items() if isinstance(v, dict)}
-    own = {k: texts[k] for k in ("description", "owner", "precision") if texts.get(k)}
+    own = {k: texts[k] for k in ("device", "description", "owner", "precision") if texts.get(k)}
     labels = {k.removeprefix("label."): v for k, v in texts.items() if k.startswith("label.")}
     return {**own, **({"labels": labels} if labels else {})}
 

@@ -201,7 +201,7 @@ class Registry:
             endpoints = [self.endpoint(model, version)]
         else:
             endpoints = list(self._slot(model, "")[0].endpoints.values())
-        return [e.statistics.as_json(e.name, e.version, e.memory) for e in endpoints]
+        return [e.statistics_json() for e in endpoints]
 
     async def repository_index(self, ready: bool = False) -> list[dict[str, Any]]:
         """Every version on disk and every loaded one. Reading the directory loads nothing."""

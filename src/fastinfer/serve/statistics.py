@@ -63,8 +63,8 @@ class Statistics:
         self.fail.add(ns)
         self.rejected += rejected
 
-    def as_json(self, model: str, version: str, memory: int) -> dict[str, Any]:
-        """A ModelStatistics. memory: bytes that the version holds."""
+    def as_json(self, model: str, version: str, memory: int, gpu: int | None = None) -> dict[str, Any]:
+        """A ModelStatistics. memory: bytes that the version holds, on that GPU or else the host."""
         zero = {"count": 0, "ns": 0}
         with self._guard:
             batches = [
@@ -85,5 +85,5 @@ class Statistics:
             },
             "batch_stats": batches,
             "response_stats": {},
-            "memory_usage": [{"type": "CPU", "id": 0, "byte_size": memory}],
+            "memory_usage": [{"type": "CPU" if gpu is None else "GPU", "id": gpu or 0, "byte_size": memory}],
         }  # fmt: skip

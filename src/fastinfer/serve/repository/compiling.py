@@ -19,10 +19,11 @@ TIMEOUT = 3600.0  # seconds
 _REFUSED, _UNSAVED = 3, 4  # exit codes; of the first the reason is on stdout
 
 
-def compile_elsewhere(source: Path, target: Path, *, strict: bool, precision: str) -> None:
+def compile_elsewhere(source: Path, target: Path, *, device: str, precision: str, strict: bool) -> None:
     """Compiles `source` and saves the program as `target`. Blocks without holding the interpreter's lock. Raises
     ModelError, UnsupportedError; Unsaved; Died when the process ended in another way."""
-    job = json.dumps({"source": str(source), "target": str(target), "strict": strict, "precision": precision})
+    asked = {"device": device, "precision": precision, "strict": strict}
+    job = json.dumps({"source": str(source), "target": str(target), "asked": asked})
     try:
         done = subprocess.run(
             [sys.executable, "-m", "fastinfer.serve.repository.compiling", job],
@@ -49,18 +50,18 @@ class Unsaved(ModelError):
     """The model compiles, but no file holds it: the disk is full, or it has constants that no file can hold."""
 
 
-def main(job: str) -> int:
+def main(text: str) -> int:
     from fastinfer.api import compile
 
     os.nice(NICE)
-    asked = json.loads(job)
+    job = json.loads(text)
     try:
-        model = compile(asked["source"], strict=asked["strict"], precision=asked["precision"])
+        model = compile(job["source"], **job["asked"])
     except FastinferError as e:
         print(json.dumps({"text": str(e), "unsupported": isinstance(e, UnsupportedError)}))
         return _REFUSED
     try:
-        model.save(asked["target"])
+        model.save(job["target"])
     except (FastinferError, OSError):
         return _UNSAVED
     return 0

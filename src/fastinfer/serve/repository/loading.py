@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from fastinfer.api import compile
+from fastinfer.api import compile, load
 from fastinfer.errors import FastinferError
-from fastinfer.model import Model, load
+from fastinfer.model import Model
 from fastinfer.serve.errors import Kind, ServeError
 from fastinfer.serve.ports import Port, Ports
 from fastinfer.serve.repository import compiling
@@ -113,20 +113,29 @@ def _verify(version: Version, folder: Path, needed: bool, trust: Trust | None) -
 
 def _open(version: Version, folder: Path, settings: Settings, cache: ProgramCache | None, digest: str) -> Model:
     name = version.model_file(settings.file)
-    threads, strict, precision = settings.threads, settings.strict, settings.precision
+    threads, strict, precision, device = settings.threads, settings.strict, settings.precision, settings.device
+
+    def map_program(path: str | os.PathLike) -> Model:
+        own = {} if device == "cpu" else {"device": device, "precision": precision}  # on the CPU it has its own
+        return load(path, threads=threads, strict=strict, **own)
+
+    def compile_it() -> Model:
+        return compile(folder / name, device=device, threads=threads, strict=strict, precision=precision)
+
     if name.endswith(".safetensors"):
-        return load(folder / name, threads=threads, strict=strict)
+        return map_program(folder / name)
     if cache is None or not digest:
-        return compile(folder / name, threads=threads, strict=strict, precision=precision)
-    key = cache.key(digest, name, precision, strict)
-    if (model := cache.load(key, threads, strict)) is not None:
+        return compile_it()
+    asked: dict[str, Any] = {"device": device.split(":")[0], "precision": precision, "strict": strict}
+    key = cache.key(digest, name, **asked)
+    if (model := cache.load(key, map_program)) is not None:
         return model
     if sum(os.path.getsize(folder / f) for f in version.files) >= compiling.LARGE:
         with suppress(Unsaved, OSError):
-            cache.store(key, lambda to: compile_elsewhere(folder / name, to, strict=strict, precision=precision))
-        if (model := cache.load(key, threads, strict)) is not None:
+            cache.store(key, lambda to: compile_elsewhere(folder / name, to, **asked))
+        if (model := cache.load(key, map_program)) is not None:
             return model
-    model = compile(folder / name, threads=threads, strict=strict, precision=precision)
+    model = compile_it()
     try:
         cache.store(key, model.save)
     except (OSError, FastinferError) as e:  # full, read-only, or a model that no file can hold: it still serves

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import fastinfer
 from fastinfer import _core
-from fastinfer.errors import FastinferError, ModelError
-from fastinfer.model import Model, load
+from fastinfer.errors import FastinferError, ModelError, UnsupportedError
+from fastinfer.model import Model
 from fastinfer.serve.errors import Kind, ServeError
 from fastinfer.serve.repository.manifest import CHUNK
 
@@ -42,13 +42,15 @@ class ProgramCache:
             )
 
     @staticmethod
-    def key(digest: str, file: str, precision: str, strict: bool) -> str:
-        """digest: of the version's contents. A program is good for one build of fastinfer and one instruction set."""
+    def key(digest: str, file: str, *, precision: str, strict: bool, device: str = "cpu") -> str:
+        """digest: of the version's contents. A program is good for one build of fastinfer, one kind of device and one
+        instruction set."""
         with open(_core.__file__, "rb") as f:
             build = os.fstat(f.fileno())
         parts = [
             digest,
             file,
+            device,
             precision,
             strict,
             fastinfer.__version__,
@@ -58,8 +60,8 @@ class ProgramCache:
         ]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
-    def load(self, key: str, threads: int | None, strict: bool) -> Model | None:
-        """The program of that key; None when there is none that may be trusted."""
+    def load(self, key: str, map_program: Callable[[str], Model]) -> Model | None:
+        """The program of that key, as `map_program` opens its path; None when there is none that may be trusted."""
         path, note = self.folder / f"{key}.safetensors", self.folder / f"{key}.json"
         try:
             with open(note, "rb") as f:
@@ -74,7 +76,9 @@ class ProgramCache:
                 if _sha256(descriptor) != expected:
                     raise ModelError("the cached program is damaged")
                 # The file that was hashed is the one that is mapped, whatever has its name by now.
-                model = load(f"/proc/self/fd/{descriptor}", threads=threads, strict=strict)
+                model = map_program(f"/proc/self/fd/{descriptor}")
+            except UnsupportedError:  # its device is not there: nothing is wrong with the file
+                return None
             except (OSError, FastinferError):
                 self._remove(key)
                 return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -103,6 +104,7 @@ class Settings:
     description: str = ""
     owner: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
+    device: str = "cpu"
     precision: str = "fp32"
     threads: int | None = None
     strict: bool = False
@@ -150,6 +152,12 @@ def _wait(value: Any, where: str) -> float | Literal["auto"] | None:
 def _text(value: Any, where: str) -> str:
     if not isinstance(value, str) or len(value) > 4096:
         raise wrong(where, value, "a text of at most 4096 characters")
+    return value
+
+
+def _device(value: Any, where: str) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"cpu|cuda(:[0-9]{1,3})?", value):
+        raise wrong(where, value, '"cpu", "cuda" or "cuda:<number>"')
     return value
 
 
@@ -226,7 +234,7 @@ def _ports(value: Any, where: str) -> tuple[PortSettings, ...]:
 _PORT = _table(PortSettings, {"name": _text, "datatype": _datatype, "shape": _shape})
 _DAY = 86400.0
 _CHECKS: dict[str, Callable[[Any, str], Any]] = {
-    "description": _text, "owner": _text, "labels": _texts, "precision": _text, "threads": _whole(1, 64),
+    "description": _text, "owner": _text, "labels": _texts, "device": _device, "precision": _text, "threads": _whole(1, 64),
     "strict": _flag, "file": _file, "versions": _policy,
     "batching": _table(Batching, {
         "max_batch": _whole(1, 65536), "max_delay": _number(0, 60), "max_queue": _whole(1, 1 << 20),

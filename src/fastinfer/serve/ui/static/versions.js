@@ -41,7 +41,7 @@ class Row {
   update(model, v, figures) {
     const aliases = Object.entries(model.aliases).filter(([, version]) => version === v.version).map(([alias]) => alias);
     const shadow = model.traffic.find((t) => t.version === v.version && t.shadow);
-    const chips = [...aliases, ...(shadow ? [`shadow ${percent(shadow.percent)}`] : [])];
+    const chips = [...aliases, ...(v.device && v.device !== "cpu" ? [v.device] : []), ...(shadow ? [`shadow ${percent(shadow.percent)}`] : [])];
     this.redraw("name", [v.version, chips], this.name, () => [v.version, ...chips.map((c) => element("span", { class: "chip" }, c))]);
     this.redraw("state", [v.state, v.reason], this.state, () => [
       element("span", { class: `dot ${tone(v)}` }, stateOf(v)), v.reason && v.reason !== "not loaded" ? element("span", { class: "reason" }, v.reason) : null].filter(Boolean));
