@@ -13,12 +13,13 @@ from fastinfer.cuda.ops import (
     norm,
     pointwise,
     pool,
+    quantized,
     reduce,
     rnn,
     weight_only,
 )
 
-_MODULES = (matmul, weight_only, conv, pool, attention, norm, pointwise, reduce, gather, movement, rnn)
+_MODULES = (matmul, weight_only, conv, quantized, pool, attention, norm, pointwise, reduce, gather, movement, rnn)
 
 
 def _table() -> dict[tuple[str, str], list[Binder]]:

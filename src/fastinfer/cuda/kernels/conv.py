@@ -16,45 +16,44 @@ same bits: how k is cut into runs (`runs`) depends on one image only, and "tiled
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 import triton
 
+from fastinfer.cuda.kernels.conv_config import (
+    MULTIPROCESSORS,
+    SHARED,
+    Config,
+    Product,
+    block_k,
+    candidates,
+    runs,
+    shared_bytes,
+    steps,
+)
 from fastinfer.cuda.kernels.conv_epilogue import Epilogue
 from fastinfer.cuda.kernels.conv_geometry import Triple, Window
 from fastinfer.cuda.kernels.conv_kernel import conv_kernel, conv_sum_kernel
 
-MULTIPROCESSORS = 132  # of an H200; the autotuner knows better where it is not one
-SHARED = 227 << 10
-MAX_RUNS = 8
 _PRECISION = {"ieee": "ieee", "tf32": "tf32", "half": "ieee"}
+
+__all__ = ["SHARED", "Config", "Problem", "Window", "block_k", "configs", "default", "run", "runs", "shared_bytes", "steps", "workspace"]  # fmt: skip
 
 
 @dataclass(frozen=True)
-class Problem:
-    """dtype: of x, w, residual and y; products: as in Precision, "half" for 16-bit types. transposed: a transposed convolution
-    with stride = kernel and no pads, `window` then being that of its gradient: size is y's, out is x's."""
+class Problem(Product):
+    """dtype: also of residual and y. transposed: a transposed convolution with stride = kernel and no pads, `window` then being
+    that of its gradient: size is y's, out is x's."""
 
-    dtype: torch.dtype
-    products: str
-    batch: int
-    window: Window
-    groups: int
-    cin: int  # per group
-    cout: int  # per group
     epilogue: Epilogue = field(default_factory=Epilogue)
     x_first: bool = False
     transposed: bool = False
 
     @property
-    def m(self) -> int:
-        return self.batch * self.window.pixels
-
-    @property
     def bands(self) -> int:
-        """Sets of output columns with weights of their own: groups, or the taps of a transposed convolution."""
+        """Groups, or the taps of a transposed convolution."""
         return self.window.taps if self.transposed else self.groups
 
     @property
@@ -62,56 +61,18 @@ class Problem:
         return self.cin if self.transposed else self.cin * self.window.taps
 
     @property
-    def flops(self) -> float:
-        return 2.0 * self.m * self.bands * self.cout * self.k
-
-    @property
     def mode(self) -> str:
         if self.transposed:
             return "taps"
-        if self.window.dense:
-            return "dense"
-        few = self.cin < 32 or self.cin % (16 // self.dtype.itemsize) != 0
-        return "gather" if self.x_first or (few and self.window.taps > 1) else "taps"
+        return "gather" if self.x_first and not self.window.dense else super().mode
 
     @property
-    def wide(self) -> bool:
-        """Some offset passes 31 bits."""
-        size = self.window.size
-        x = size[0] * size[1] * size[2] * self.cin * self.groups
-        return self.batch * max(x, self.window.pixels * self.cout * self.bands) >= 2**31
+    def heavy(self) -> bool:
+        return self.epilogue.residual != ""
 
-
-@dataclass(frozen=True)
-class Config:
-    block_m: int
-    block_n: int
-    block_k: int
-    warps: int
-    stages: int
-    variant: str = "tiled"
-
-
-def block_k(p: Problem) -> int:
-    """One for all configurations of a problem, so that runs end at the same k. 128 bytes: one swizzled row of shared memory."""
-    most = 64 if p.dtype.itemsize == 2 else 32
-    length = p.k if p.mode == "gather" else p.cin
-    return max(16, min(most, triton.next_power_of_2(length)))
-
-
-def steps(p: Problem) -> int:
-    if p.mode == "gather":
-        return triton.cdiv(p.k, block_k(p))
-    return (p.k // p.cin) * triton.cdiv(p.cin, block_k(p))
-
-
-def runs(p: Problem) -> int:
-    """Into how many runs k is cut: enough for one image to fill the chip with 64x64 tiles, at least 8 blocks each."""
-    if p.transposed:
-        return 1
-    tiles = triton.cdiv(p.window.pixels, 64) * triton.cdiv(p.cout, 64) * p.groups
-    most = min(MAX_RUNS, MULTIPROCESSORS // tiles, steps(p) // 8)
-    return 1 << max(0, most.bit_length() - 1)
+    @property
+    def whole(self) -> bool:
+        return self.transposed
 
 
 def weight_k(p: Problem) -> int:
@@ -134,81 +95,13 @@ def weight_layout(p: Problem) -> str:
     return f"conv {'transposed ' if p.transposed else ''}k{weight_k(p)}"
 
 
-def shared_bytes(p: Problem, c: Config) -> int:
-    """Of the loads in flight; ieee float32 products have the same stages."""
-    return c.stages * c.block_k * (c.block_m + c.block_n) * p.dtype.itemsize
-
-
-# Rows, columns, warps, and the share of the arithmetic rate that a program of the shape may reach: wider tiles read fewer
-# bytes of shared memory per product. Guesses to choose a default by; the autotuner measures.
-_HALF = ((128, 256, 8, 1.0), (128, 128, 8, 0.9), (128, 64, 4, 0.75), (64, 128, 4, 0.7), (64, 64, 4, 0.55), (64, 32, 4, 0.35), (128, 32, 4, 0.45))  # fmt: skip
-_GATHER = ((128, 64, 8, 0.4), (64, 64, 4, 0.4), (128, 32, 4, 0.25), (64, 32, 4, 0.25))
-_IEEE = ((128, 64, 8, 1.0), (64, 64, 4, 0.9), (64, 32, 4, 0.7), (32, 32, 4, 0.5))
-# Multiply-adds per second of a multiprocessor, bytes per second of memory, seconds of one more launch: of that order on Hopper.
-_HALF_RATE, _TF32_RATE, _IEEE_RATE, _BYTES_RATE, _LAUNCH = 3e12, 1.5e12, 2.5e11, 4e12, 2e-6
-
-
-def _ieee(p: Problem) -> bool:
-    return p.products == "ieee" and p.dtype == torch.float32
-
-
-def _tiles(p: Problem, bm: int, bn: int) -> int:
-    return triton.cdiv(p.m, bm) * triton.cdiv(p.cout, bn) * p.bands
-
-
-def _seconds(p: Problem, bm: int, bn: int, share: float, split: bool) -> float:
-    """An estimate, to compare configurations of one problem by."""
-    cut = runs(p) if split else 1
-    rate = _IEEE_RATE if _ieee(p) else _HALF_RATE if p.dtype.itemsize == 2 else _TF32_RATE
-    waves = triton.cdiv(_tiles(p, bm, bn) * cut, MULTIPROCESSORS)
-    products = waves * bm * bn * (steps(p) * block_k(p) / cut) / (rate * share)
-    return products + (_LAUNCH + 8 * cut * p.m * p.bands * p.cout / _BYTES_RATE if split else 0)
-
-
-def _shapes(p: Problem) -> list[tuple[int, int, int, float]]:
-    rows = _IEEE if _ieee(p) else _GATHER if p.mode == "gather" else _HALF
-    widest = max(32, triton.next_power_of_2(p.cout))
-    return [r for r in rows if r[1] <= widest]
-
-
-def _stages(p: Problem, bm: int, bn: int) -> int:
-    if _ieee(p):
-        return 3
-    each = block_k(p) * (bm + bn) * p.dtype.itemsize
-    return max(2, min(4, steps(p), (SHARED - (32 << 10)) // each))
-
-
-def _fits(p: Problem, c: Config) -> bool:
-    """128 accumulators of a thread leave no room for the sums of runs or a residual: it would spill."""
-    twice = runs(p) > 1 or p.epilogue.residual != ""
-    full = c.block_m * c.block_n >= 128 * 32 * c.warps
-    return shared_bytes(p, c) <= SHARED and not (full and twice and c.variant != "split")
-
-
-def _candidates(p: Problem) -> list[tuple[float, Config]]:
-    """With estimates."""
-    found = []
-    for bm, bn, warps, share in _shapes(p):
-        stages, tiles = _stages(p, bm, bn), _tiles(p, bm, bn)
-        plain = Config(bm, bn, block_k(p), warps, stages)
-        seconds = _seconds(p, bm, bn, share, False)
-        found.append((seconds, plain))
-        if stages > 3:
-            found.append((seconds * 1.01, replace(plain, stages=3)))
-        if tiles > 2 * MULTIPROCESSORS:
-            found.append((seconds * 1.01, replace(plain, variant="persistent")))
-        if runs(p) > 1:
-            found.append((_seconds(p, bm, bn, share, True), replace(plain, variant="split")))
-    return sorted((f for f in found if _fits(p, f[1])), key=lambda f: f[0])
-
-
 def default(p: Problem) -> Config:
-    return _candidates(p)[0][1]
+    return candidates(p)[0][1]
 
 
 def configs(p: Problem) -> list[Config]:
     """All give the same bits on one device: they differ in tiles, not in the order of k."""
-    return [config for _, config in _candidates(p)][:24]
+    return [config for _, config in candidates(p)][:24]
 
 
 def workspace(p: Problem, c: Config) -> int:

@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Integer products and convolutions of quantised models, exactly as the CPU computes them: QConv, QMatMul, their QLinear and
+Integer forms and com.microsoft's, on kernels/conv8.py where B is constant."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from fastinfer.cuda.context import Binder, Declined, Desc, Handle, NodeContext
+from fastinfer.cuda.kernels import conv8
+from fastinfer.cuda.kernels.conv_geometry import Window, window_of
+from fastinfer.cuda.kernels.gemm_shape import matmul_shape
+from fastinfer.cuda.ops.quantized_ends import Ends, Inputs, ends_of, signed_weights, zero_point
+
+_FUSED = Inputs(0, 3, 1, 4, 2, 5, 6, 7, 8, 9, 10, 11, 12, 13)
+_QLINEAR = Inputs(0, 3, 1, 4, 2, 5, 6, 7)
+_INTEGER = Inputs(0, 1, a_zero=2, b_zero=3)
+
+
+def _product(
+    ctx: NodeContext, i: Inputs, problem: conv8.Problem, ends: Ends, w: Handle, x: Handle, y: Handle, name: str = "triton_conv8"
+) -> None:  # fmt: skip
+    tensors = list(ends.tensors)
+    pad = None
+    if problem.padded or problem.mode == "gather":
+        zero = zero_point(ctx, i.a_zero, "x's zero point") % 256
+        size = conv8.pad_bytes(problem)
+        pad = ctx.constant(
+            i.b, f"pad {zero} {size} {problem.dtype}",
+            lambda w: torch.full((size,), zero, dtype=torch.uint8, device=w.device).view(problem.dtype),
+        )  # fmt: skip
+    config = ctx.choose(conv8, problem)
+    room = conv8.workspace(problem, config)
+    ctx.step(
+        f"{name} {problem.mode} {config.block_m}x{config.block_n}x{config.block_k} {config.variant}", conv8.run,
+        x, w, pad, y, ctx.scratch((room,), torch.uint8) if room else None, *tensors,
+        flops=problem.flops, problem=problem, config=config, numbers=ends.numbers,
+    )  # fmt: skip
+
+
+def _weights(ctx: NodeContext, i: Inputs, problem: conv8.Problem, turn: bool) -> Handle:
+    """turn: from [k, n]."""
+
+    def make(w: torch.Tensor) -> torch.Tensor:
+        rows = signed_weights(w)
+        rows = rows.mT if turn else rows
+        return conv8.lay_out_weights(rows if rows.ndim > 2 else rows.unsqueeze(-1), problem)
+
+    return ctx.constant(i.b, f"{conv8.weight_layout(problem)} {turn}", make)
+
+
+# ----------------------------------------------------------------------------------------------------------- products
+
+
+def _bind_matmul(ctx: NodeContext, i: Inputs, trans_a: bool = False, trans_b: bool = False, alpha: float = 1.0) -> None:
+    if not ctx.is_constant(i.b):
+        raise Declined("an integer product whose B is not constant")
+    a, b, y = ctx.desc(i.a), ctx.desc(i.b), ctx.out_desc(0)
+    if len(b.shape) != 2 or (trans_a and len(a.shape) > 1):
+        raise Declined(f"an integer product of {a.shape} and {b.shape}")
+    shape = matmul_shape(a.shape, b.shape, False, trans_b)
+    if shape.k == 0 or y.elements == 0:
+        raise Declined("an empty product")
+    size = (1, 1, shape.rows)
+    ends = ends_of(ctx, i, shape.n, 0 if trans_b else 1, alpha)
+    problem = conv8.Problem(
+        a.dtype, "int8", shape.m // shape.rows, Window(size, size, (1, 1, 1)), 1, shape.k, shape.n, y.dtype, ends.end
+    )
+    _product(
+        ctx, i, problem, ends, _weights(ctx, i, problem, not trans_b), ctx.input(i.a), ctx.output(0), "triton_gemm8"
+    )
+
+
+def _bind_qmatmul(ctx: NodeContext) -> None:
+    i = Inputs(**{**vars(_FUSED), "bias": 14})
+    _bind_matmul(ctx, i, bool(ctx.attr("transA", 0)), bool(ctx.attr("transB", 0)), ctx.attr("alpha", 1.0))
+
+
+def _bind_qgemm(ctx: NodeContext) -> None:
+    """com.microsoft's: the bias comes before y's scale."""
+    i = Inputs(0, 3, 1, 4, 2, 5, 7, 8, 6)
+    _bind_matmul(ctx, i, bool(ctx.attr("transA", 0)), bool(ctx.attr("transB", 0)), ctx.attr("alpha", 1.0))
+
+
+def _matmul(i: Inputs) -> Binder:
+    return lambda ctx: _bind_matmul(ctx, i)
+
+
+# ------------------------------------------------------------------------------------------------------- convolutions
+
+
+def _window(ctx: NodeContext, x: tuple[int, ...], y: tuple[int, ...], kernel: tuple[int, ...]) -> Window:
+    auto = ctx.attr("auto_pad", "NOTSET") or "NOTSET"
+    return window_of(x, y, kernel, ctx.attr("strides"), ctx.attr("dilations"), ctx.attr("pads"), auto)
+
+
+def _last(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return shape[0], *shape[2:], shape[1]
+
+
+def _bind_conv(ctx: NodeContext, i: Inputs) -> None:
+    x, w, y = ctx.desc(i.a), ctx.desc(i.b), ctx.out_desc(0)
+    last = bool(ctx.attr("channels_last", 0))
+    if not ctx.is_constant(i.b):
+        raise Declined("an integer convolution whose weights are not constant")
+    if len(x.shape) > 5 or y.elements == 0 or w.elements == 0:
+        raise Declined("an integer convolution over more than three axes, or empty")
+    ends = ends_of(ctx, i, w.shape[0], 0)
+    if ends.end.dynamic:
+        raise Declined("an integer convolution whose x has scale or zero point with the data")
+    groups = int(ctx.attr("group", 1))
+    size, out = (x.shape, y.shape) if last else (_last(x.shape), _last(y.shape))
+    problem = conv8.Problem(
+        x.dtype, "int8", x.shape[0], _window(ctx, size[1:-1], out[1:-1], w.shape[2:]), groups, w.shape[1], w.shape[0] // groups,
+        y.dtype, ends.end,
+    )  # fmt: skip
+    given, made = ctx.input(i.a), ctx.output(0)
+    if not last:
+        given, made = _turned(ctx, given, size), ctx.scratch(out, y.dtype)
+    _product(ctx, i, problem, ends, _weights(ctx, i, problem, False), given, made)
+    if not last:
+        ctx.step("torch_copy", _to_first, made, ctx.output(0))
+
+
+def _turned(ctx: NodeContext, x: Handle, shape: tuple[int, ...]) -> Handle:
+    last = ctx.scratch(Desc(x.desc.dtype, shape).shape, x.desc.dtype)
+    ctx.step("torch_copy", _to_last, x, last)
+    return last
+
+
+def _to_last(x: torch.Tensor, y: torch.Tensor) -> None:
+    y.copy_(x.movedim(1, -1))
+
+
+def _to_first(x: torch.Tensor, y: torch.Tensor) -> None:
+    y.copy_(x.movedim(-1, 1))
+
+
+def _conv(i: Inputs) -> Callable[[NodeContext], None]:
+    return lambda ctx: _bind_conv(ctx, i)
+
+
+BINDERS: dict[tuple[str, str], Binder] = {
+    ("fastinfer", "QMatMul"): _bind_qmatmul,
+    ("fastinfer", "QConv"): _conv(_FUSED),
+    ("", "QLinearMatMul"): _matmul(_QLINEAR),
+    ("", "MatMulInteger"): _matmul(_INTEGER),
+    ("", "QLinearConv"): _conv(Inputs(**{**vars(_QLINEAR), "int_bias": 8})),
+    ("", "ConvInteger"): _conv(_INTEGER),
+    ("com.microsoft", "QLinearConv"): _conv(Inputs(**{**vars(_QLINEAR), "int_bias": 8})),
+    ("com.microsoft", "QGemm"): _bind_qgemm,
+    ("com.microsoft", "MatMulIntegerToFloat"): _matmul(Inputs(0, 1, 2, 3, 4, 5, bias=6)),
+}
