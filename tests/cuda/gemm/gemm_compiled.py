@@ -9,13 +9,20 @@ import torch
 from sm90 import Compiled, compile
 
 from fastinfer.cuda.kernels import gemm
+from fastinfer.cuda.kernels.gemm_stream import rows_of_piece
 
 TYPES = {
     torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16", torch.int8: "i8", torch.float8_e4m3fn: "fp8e4nv",
 }  # fmt: skip
-KERNELS = {"tiled": "_tiled", "persistent": "_persistent", "split_k": "_split"}
+KERNELS = {
+    "tiled": "gemm:_tiled",
+    "persistent": "gemm:_persistent",
+    "split_k": "gemm:_split",
+    "stream_k": "gemm_stream:_stream",
+}
 SIZES = ("m", "n", "k", "lda", "ldb", "inner", "a_outer", "a_inner", "b_outer", "b_inner", "residual_z", "residual_m", "residual_n",
          "programs")  # fmt: skip
+STREAM = ("full", "rest", "streams")
 SCALARS = ("alpha", "beta", "act_alpha", "act_beta")
 EPILOGUE = ("PARTS", "BATCHED", "SEGMENTS", "BIAS", "RESIDUAL", "SCALED", "ACTIVATION")
 
@@ -36,19 +43,26 @@ def compiled(p: gemm.Problem, c: gemm.Config, fixed: Mapping[str, object] | None
     types = {
         "a": a, "b": b, "c": "*" + out, "bias": "*" + out, "residual": "*" + out, "a_scale": "*fp32", "b_scale": "*fp32",
         "work": "*i32" if p.products == "int8" else "*fp32", **dict.fromkeys(SIZES, "i32"), **dict.fromkeys(SCALARS, "fp32"),
+        **dict.fromkeys(STREAM, "i32"),
     }  # fmt: skip
     if c.variant == "split_k":
         flags = {k: v for k, v in flags.items() if k not in EPILOGUE}
-        kept = ("a", "b", "work", "m", "n", "k", "lda", "ldb")
+        kept: tuple[str, ...] = ("a", "b", "work", "m", "n", "k", "lda", "ldb")
+    elif c.variant == "stream_k":
+        del flags["BATCHED"]
+        without = ("inner", "a_outer", "a_inner", "b_outer", "b_inner", "residual_z", "programs")
+        kept = tuple(k for k in types if k not in without)
     else:
-        kept = tuple(k for k in types if k != "work" and (k != "programs" or c.variant == "persistent"))
+        del flags["SEGMENTS"]
+        without = ("work", *STREAM) if c.variant == "persistent" else ("work", *STREAM, "programs")
+        kept = tuple(k for k in types if k not in without)
     fixed = {"residual_n": 1} if fixed is None else fixed
     return compile(
-        f"fastinfer.cuda.kernels.gemm:{KERNELS[c.variant]}",
+        f"fastinfer.cuda.kernels.{KERNELS[c.variant]}",
         {k: types[k] for k in kept if k not in fixed},
         {**flags, **{k: v for k, v in fixed.items() if k in kept}},
         {"num_warps": c.num_warps, "num_stages": c.num_stages},
-        unaligned=("m", "programs"),
+        unaligned=("m", "programs", *STREAM),
     )
 
 
@@ -64,3 +78,18 @@ def compiled_reduction(p: gemm.Problem) -> Compiled:
         "ACTIVATION": p.activation, "BM": gemm._REDUCE_ROWS, "BN": gemm._REDUCE_COLUMNS,
     }  # fmt: skip
     return compile("fastinfer.cuda.kernels.gemm:_reduce", types, flags, {"num_warps": 4}, unaligned=("m",))
+
+
+def compiled_mending(p: gemm.Problem, c: gemm.Config) -> Compiled:
+    """Of the tiles that "stream_k" shares."""
+    out = TYPES[p.out]
+    sizes = dict.fromkeys(("m", "n", "k", "residual_m", *STREAM), "i32")
+    types = {
+        "work": "*i32" if p.products == "int8" else "*fp32", "c": "*" + out, "bias": "*" + out, "residual": "*" + out,
+        "a_scale": "*fp32", "b_scale": "*fp32", **sizes, **dict.fromkeys(SCALARS, "fp32"),
+    }  # fmt: skip
+    flags = {
+        "residual_n": 1, "SEGMENTS": gemm.segments(p)[0], "BIAS": p.bias, "RESIDUAL": p.residual, "SCALED": p.quantized,
+        "ACTIVATION": p.activation, "BM": c.bm, "BN": c.bn, "BK": c.bk, "GROUP": c.group, "ROWS": rows_of_piece(c.bm, c.bn),
+    }  # fmt: skip
+    return compile("fastinfer.cuda.kernels.gemm_stream:_mend", types, flags, {"num_warps": 4}, unaligned=("m", *STREAM))

@@ -3,7 +3,8 @@
 
 Bound by tensor cores where m is some hundreds and more: tiles of up to 128×256 with wgmma, operands staged by the copy engine.
 Bound by memory where m is small: tiles of 16 rows that stream b, and k cut into segments until all multiprocessors stream. In
-what order a sum is taken is said in gemm_tile.py. Grouped tile order and persistent grid after Triton's tutorials 03 and 09.
+what order a sum is taken is said in gemm_tile.py. Grouped tile order and persistent grid after Triton's tutorials 03 and 09;
+for tiles that leave the last wave half empty, gemm_stream.py.
 """
 
 from __future__ import annotations
@@ -22,10 +23,13 @@ from fastinfer.cuda.kernels.gemm_config import (
     Problem,
     configs,
     default,
+    programs,
     segments,
+    stream,
     workspace,
 )
 from fastinfer.cuda.kernels.gemm_epilogue import finish, finish_parts
+from fastinfer.cuda.kernels.gemm_stream import _mend, _stream, rows_of_piece
 from fastinfer.cuda.kernels.gemm_tile import segment, tile_at, whole
 
 __all__ = ["Config", "Problem", "configs", "default", "run", "segments", "workspace"]
@@ -37,7 +41,7 @@ _UNSPECIALIZED = ["m", "alpha", "beta", "act_alpha", "act_beta", "programs"]
 def _product(
     pid, a, b, c, bias, residual, a_scale, b_scale, m, n, k, lda, ldb,
     inner, a_outer, a_inner, b_outer, b_inner, residual_z, residual_m, residual_n, alpha, beta, act_alpha, act_beta,
-    BATCHED: tl.constexpr, SEGMENTS: tl.constexpr, SEGMENT: tl.constexpr,
+    BATCHED: tl.constexpr, SEGMENT: tl.constexpr,
     TRANS_A: tl.constexpr, TRANS_B: tl.constexpr, EVEN_K: tl.constexpr, PRODUCTS: tl.constexpr, TMA: tl.constexpr,
     BIAS: tl.constexpr, RESIDUAL: tl.constexpr, SCALED: tl.constexpr, ACTIVATION: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, GROUP: tl.constexpr, PARTS: tl.constexpr,
@@ -52,7 +56,7 @@ def _product(
         a += outer * a_outer + within * a_inner
         b += outer * b_outer + within * b_inner
     i, j = tile_at(pid, m, n, BM, BN, GROUP)
-    acc = whole(a, b, i, j, m, n, k, lda, ldb, SEGMENTS, SEGMENT, TRANS_A, TRANS_B, EVEN_K, PRODUCTS, TMA, BM, BN, BK)
+    acc = whole(a, b, i, j, m, n, k, lda, ldb, SEGMENT, TRANS_A, TRANS_B, EVEN_K, PRODUCTS, TMA, BM, BN, BK)
     finish_parts(
         acc, c, bias, residual, a_scale, b_scale, z, i * BM + tl.arange(0, BM), j * BN, m, n,
         residual_z, residual_m, residual_n, alpha, beta, act_alpha, act_beta, BIAS, RESIDUAL, SCALED, ACTIVATION, PARTS,
@@ -63,7 +67,7 @@ def _product(
 def _tiled(
     a, b, c, bias, residual, a_scale, b_scale, m, n, k, lda, ldb,
     inner, a_outer, a_inner, b_outer, b_inner, residual_z, residual_m, residual_n, alpha, beta, act_alpha, act_beta,
-    BATCHED: tl.constexpr, SEGMENTS: tl.constexpr, SEGMENT: tl.constexpr,
+    BATCHED: tl.constexpr, SEGMENT: tl.constexpr,
     TRANS_A: tl.constexpr, TRANS_B: tl.constexpr, EVEN_K: tl.constexpr, PRODUCTS: tl.constexpr, TMA: tl.constexpr,
     BIAS: tl.constexpr, RESIDUAL: tl.constexpr, SCALED: tl.constexpr, ACTIVATION: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, GROUP: tl.constexpr, PARTS: tl.constexpr,
@@ -71,7 +75,7 @@ def _tiled(
     _product(
         tl.program_id(0), a, b, c, bias, residual, a_scale, b_scale, m, n, k, lda, ldb,
         inner, a_outer, a_inner, b_outer, b_inner, residual_z, residual_m, residual_n, alpha, beta, act_alpha, act_beta,
-        BATCHED, SEGMENTS, SEGMENT, TRANS_A, TRANS_B, EVEN_K, PRODUCTS, TMA, BIAS, RESIDUAL, SCALED, ACTIVATION,
+        BATCHED, SEGMENT, TRANS_A, TRANS_B, EVEN_K, PRODUCTS, TMA, BIAS, RESIDUAL, SCALED, ACTIVATION,
         BM, BN, BK, GROUP, PARTS,
     )  # fmt: skip
 
@@ -81,7 +85,7 @@ def _persistent(
     a, b, c, bias, residual, a_scale, b_scale, m, n, k, lda, ldb,
     inner, a_outer, a_inner, b_outer, b_inner, residual_z, residual_m, residual_n, alpha, beta, act_alpha, act_beta,
     programs,
-    BATCHED: tl.constexpr, SEGMENTS: tl.constexpr, SEGMENT: tl.constexpr,
+    BATCHED: tl.constexpr, SEGMENT: tl.constexpr,
     TRANS_A: tl.constexpr, TRANS_B: tl.constexpr, EVEN_K: tl.constexpr, PRODUCTS: tl.constexpr, TMA: tl.constexpr,
     BIAS: tl.constexpr, RESIDUAL: tl.constexpr, SCALED: tl.constexpr, ACTIVATION: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, GROUP: tl.constexpr, PARTS: tl.constexpr,
@@ -93,7 +97,7 @@ def _persistent(
             pid, a, b, c, bias, residual, a_scale, b_scale, m, n, k, lda, ldb,
             inner, a_outer, a_inner, b_outer, b_inner, residual_z, residual_m, residual_n,
             alpha, beta, act_alpha, act_beta,
-            BATCHED, SEGMENTS, SEGMENT, TRANS_A, TRANS_B, EVEN_K, PRODUCTS, TMA, BIAS, RESIDUAL, SCALED, ACTIVATION,
+            BATCHED, SEGMENT, TRANS_A, TRANS_B, EVEN_K, PRODUCTS, TMA, BIAS, RESIDUAL, SCALED, ACTIVATION,
             BM, BN, BK, GROUP, PARTS,
         )  # fmt: skip
 
@@ -177,7 +181,14 @@ def run(
         operands["b"] = _descriptor(
             b, (p.n, p.k) if p.trans_b else (p.k, p.n), p.ldb, (f.bn, f.bk) if p.trans_b else (f.bk, f.bn)
         )
-    tiles = -(-p.m // f.bm) * -(-p.n // f.bn)
+    tiles = programs(p, f)
+    if s := stream(p, f):
+        given = {"work": work, "full": s.full, "rest": s.rest, "streams": s.streams, "SEGMENTS": count, **epilogue}
+        _stream[(f.programs,)](PARTS=f.parts, **given, **operands, **flags)
+        rows = rows_of_piece(f.bm, f.bn)
+        blocks = {"BM": f.bm, "BN": f.bn, "BK": f.bk, "GROUP": f.group, "ROWS": rows}
+        _mend[(s.rest * (f.bm // rows),)](**_dims(p), **given, **blocks)
+        return
     if split:
         _split[(tiles, count)](work=work, **operands, **flags)
         grid = -(-p.m // _REDUCE_ROWS) * -(-p.n // _REDUCE_COLUMNS)
@@ -188,15 +199,13 @@ def run(
         **flags,
         **epilogue,
         **_batch(p),
-        "SEGMENTS": count,
         "PARTS": f.parts,
         "residual_z": p.residual_strides[0],
     }
     if f.variant == "persistent":
-        programs = tiles * p.batches
-        _persistent[(min(programs, _multiprocessors()),)](programs=programs, **everything)
+        _persistent[(min(tiles, _multiprocessors()),)](programs=tiles, **everything)
     else:
-        _tiled[(tiles * p.batches,)](**everything)
+        _tiled[(tiles,)](**everything)
 
 
 def _dims(p: Problem) -> dict[str, int]:

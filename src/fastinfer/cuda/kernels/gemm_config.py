@@ -20,7 +20,8 @@ class Problem:
     dtype: of a and b as they are multiplied. products: "ieee", "tf32" (float32 operands), "half" (float16, bfloat16), "int8",
     "fp8" (e4m3; both with scales per row of a and per column of b). trans_a: a is [k, m]; trans_b: b is [n, k]. lda, ldb: from
     one row to the next in memory. batch: (extent, a's stride, b's stride) in elements, outermost first, at most two axes.
-    rows: those of one sample, which alone may decide in which order sums are taken. residual_strides: over (z, m, n)."""
+    rows: those of one sample, which alone may decide in which order sums are taken. residual_strides: over (z, m, n).
+    any_order: m too may decide it, so that a row's last bits differ from batch to batch: more candidates."""
 
     m: int
     n: int
@@ -38,6 +39,7 @@ class Problem:
     bias: bool = False
     residual: str = ""
     residual_strides: tuple[int, int, int] = (0, 0, 0)
+    any_order: bool = False
 
     @property
     def batches(self) -> int:
@@ -51,7 +53,8 @@ class Problem:
 @dataclass(frozen=True)
 class Config:
     """variant: "tiled" (a program per tile), "persistent" (a program per multiprocessor, over tiles), "split_k" (a program per
-    tile and segment of k, then a reduction). tma: operands come through tensor descriptors."""
+    tile and segment of k, then a reduction), "stream_k" (gemm_stream.py). tma: operands come through tensor descriptors.
+    programs: of "stream_k", how many share the tiles past the last full wave."""
 
     bm: int
     bn: int
@@ -61,6 +64,7 @@ class Config:
     variant: str = "tiled"
     tma: bool = False
     group: int = 8
+    programs: int = 0
 
     @property
     def per_thread(self) -> int:
@@ -92,15 +96,51 @@ def segments(p: Problem) -> tuple[int, int]:
     return -(-p.k // length), length
 
 
+@dataclass(frozen=True)
+class Stream:
+    """How "stream_k" shares a problem: `full` tiles are computed whole, `rest` by `streams` programs, whose sums need `slots`
+    tiles of workspace."""
+
+    full: int
+    rest: int
+    streams: int
+    slots: int
+
+
+_LEAST = 512  # of k that a program takes at a time: less does not pay for a tile to the workspace and back
+
+
+def stream(p: Problem, c: Config) -> Stream | None:
+    """None where the variant is another, or there is nothing to share. Where there are segments they are shared, else blocks."""
+    tiles = programs(p, c)
+    rest = tiles % c.programs if c.variant == "stream_k" else 0
+    if not rest or p.batch or p.k == 0:
+        return None
+    count = segments(p)[0]
+    if count > 1:
+        return Stream(tiles - rest, rest, min(c.programs, rest * count), rest * count)
+    blocks = rest * -(-p.k // c.bk)
+    streams = min(c.programs, -(-blocks * c.bk // max(_LEAST, c.bk)))
+    return Stream(tiles - rest, rest, streams, streams + rest - 1)
+
+
+def programs(p: Problem, c: Config) -> int:
+    """Tiles of all products."""
+    return -(-p.m // c.bm) * -(-p.n // c.bn) * p.batches
+
+
 def workspace(p: Problem, c: Config) -> int:
-    return 4 * segments(p)[0] * p.m * p.n if c.variant == "split_k" else 0
+    if c.variant == "split_k":
+        return 4 * segments(p)[0] * p.m * p.n
+    shared_tiles = stream(p, c)
+    return 4 * shared_tiles.slots * c.bm * c.bn if shared_tiles else 0
 
 
 def shared(p: Problem, c: Config) -> int:
     """Bytes of shared memory, at most: the stages of both operands, the tile (or part) on its way out, barriers."""
     stages = c.num_stages * (c.bm + c.bn) * c.bk * p.dtype.itemsize
     out = c.bm * c.bn // c.parts * (4 if c.variant == "split_k" else p.out.itemsize)
-    return (stages + out if c.variant == "persistent" else max(stages, out)) + 1024
+    return (stages + out if c.variant in ("persistent", "stream_k") else max(stages, out)) + 1024
 
 
 def takes_tma(p: Problem) -> bool:
@@ -149,8 +189,10 @@ def configs(p: Problem) -> list[Config]:
         forms = [_as(t, "tiled", True), t] if takes_tma(p) and t.bm >= 64 else [t]
         if cut:
             forms += [_as(f, "split_k", f.tma) for f in forms]
-        elif _programs(p, t) > MULTIPROCESSORS and t.bm >= 64:
+        if programs(p, t) > MULTIPROCESSORS and t.bm >= 64:
             forms.append(_as(t, "persistent", forms[0].tma))
+            if cut or p.any_order:
+                forms.append(replace(_as(t, "stream_k", forms[0].tma), programs=MULTIPROCESSORS))
         found += [f for f in forms if shared(p, f) <= SHARED]
     return found[:24] or [default(p)]
 
@@ -162,16 +204,12 @@ def default(p: Problem) -> Config:
     fitting = [c for c in _tiles(p) if _fits(p, c)] or [_tiles(p)[-1]]
     enough = MULTIPROCESSORS * 3 // 4
     variant = "tiled"
-    full = [c for c in fitting if _programs(p, c) >= enough]
+    full = [c for c in fitting if programs(p, c) >= enough]
     if not full and parts > 1:
-        variant, full = "split_k", [c for c in fitting if _programs(p, c) * parts >= enough]
+        variant, full = "split_k", [c for c in fitting if programs(p, c) * parts >= enough]
     t = full[0] if full else fitting[-1]
     return _as(t, variant, takes_tma(p) and t.bm >= 64)
 
 
 def _as(c: Config, variant: str, tma: bool) -> Config:
     return replace(c, variant=variant, tma=tma)
-
-
-def _programs(p: Problem, c: Config) -> int:
-    return -(-p.m // c.bm) * -(-p.n // c.bn) * p.batches

@@ -52,9 +52,9 @@ def _zeros(BM: tl.constexpr, BN: tl.constexpr, PRODUCTS: tl.constexpr):
 def _sum_pointers(
     a, b, i, j, m, n, k, first, last, lda, ldb,
     TRANS_A: tl.constexpr, TRANS_B: tl.constexpr, EVEN_K: tl.constexpr, PRODUCTS: tl.constexpr,
-    BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
+    BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, EACH: tl.constexpr,
 ):  # fmt: skip
-    """Blocks first to last of k. Where k is contiguous, rows past the end are the last one again, and not stored."""
+    """As blocks(). Where k is contiguous, rows past the end are the last one again, and not stored."""
     rm, rn, rk = tl.arange(0, BM), tl.arange(0, BN), tl.arange(0, BK)
     left_m, left_n = m - i * BM, n - j * BN
     row, column, start = tl.cast(i, tl.int64) * BM, tl.cast(j, tl.int64) * BN, tl.cast(first, tl.int64) * BK
@@ -66,7 +66,7 @@ def _sum_pointers(
         b_at = b + column * ldb + start + tl.minimum(rn, left_n - 1)[None, :] * ldb + rk[:, None]
     else:
         b_at = b + column + start * ldb + rk[:, None] * ldb + rn[None, :]
-    acc = _zeros(BM, BN, PRODUCTS)
+    acc, total = _zeros(BM, BN, PRODUCTS), _zeros(BM, BN, PRODUCTS)
     for block in range(first, last):
         inside = rk < k - block * BK
         if TRANS_A:
@@ -82,18 +82,22 @@ def _sum_pointers(
         else:
             y = tl.load(b_at, mask=inside[:, None], other=0.0)
         acc = dot(x, y, acc, PRODUCTS, BK)
+        if EACH > 0:
+            if (block + 1) % EACH == 0:
+                total += acc
+                acc = _zeros(BM, BN, PRODUCTS)
         a_at += BK * lda if TRANS_A else BK
         b_at += BK if TRANS_B else BK * ldb
-    return acc
+    return total + acc if EACH > 0 else acc
 
 
 @triton.jit
 def _sum_tma(
     a, b, i, j, first, last, TRANS_A: tl.constexpr, TRANS_B: tl.constexpr, PRODUCTS: tl.constexpr,
-    BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
+    BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, EACH: tl.constexpr,
 ):  # fmt: skip
-    """Blocks first to last of k through tensor descriptors, which give zeros past the ends."""
-    acc = _zeros(BM, BN, PRODUCTS)
+    """As blocks(), through tensor descriptors, which give zeros past the ends."""
+    acc, total = _zeros(BM, BN, PRODUCTS), _zeros(BM, BN, PRODUCTS)
     for block in range(first, last):
         if TRANS_A:
             x = tl.trans(a.load([block * BK, i * BM]))
@@ -104,7 +108,27 @@ def _sum_tma(
         else:
             y = b.load([block * BK, j * BN])
         acc = dot(x, y, acc, PRODUCTS, BK)
-    return acc
+        if EACH > 0:
+            if (block + 1) % EACH == 0:
+                total += acc
+                acc = _zeros(BM, BN, PRODUCTS)
+    return total + acc if EACH > 0 else acc
+
+
+@triton.jit
+def blocks(
+    a, b, first, last, i, j, m, n, k, lda, ldb,
+    TRANS_A: tl.constexpr, TRANS_B: tl.constexpr, EVEN_K: tl.constexpr, PRODUCTS: tl.constexpr, TMA: tl.constexpr,
+    BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, EACH: tl.constexpr,
+):  # fmt: skip
+    """The sum over blocks first to last of k; EACH so many a sum of its own (0: all in one). One loop does it all, so that the
+    copies of the next segment are under way when one ends."""
+    if TMA:
+        return _sum_tma(a, b, i, j, first, last, TRANS_A, TRANS_B, PRODUCTS, BM, BN, BK, EACH)
+    else:
+        return _sum_pointers(
+            a, b, i, j, m, n, k, first, last, lda, ldb, TRANS_A, TRANS_B, EVEN_K, PRODUCTS, BM, BN, BK, EACH
+        )  # fmt: skip
 
 
 @triton.jit
@@ -113,31 +137,19 @@ def segment(
     TRANS_A: tl.constexpr, TRANS_B: tl.constexpr, EVEN_K: tl.constexpr, PRODUCTS: tl.constexpr, TMA: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
-    """The sum over segment s of k: SEGMENT elements (a multiple of BK), 0 for all of k."""
-    if SEGMENT == 0:
-        first, last = 0, tl.cdiv(k, BK)
-    else:
-        first = s * (SEGMENT // BK)
-        last = tl.minimum(first + SEGMENT // BK, tl.cdiv(k, BK))
-    if TMA:
-        return _sum_tma(a, b, i, j, first, last, TRANS_A, TRANS_B, PRODUCTS, BM, BN, BK)
-    else:
-        return _sum_pointers(a, b, i, j, m, n, k, first, last, lda, ldb, TRANS_A, TRANS_B, EVEN_K, PRODUCTS, BM, BN, BK)
+    """The sum over segment s of k: SEGMENT elements, a multiple of BK."""
+    first = s * (SEGMENT // BK)
+    last = tl.minimum(first + SEGMENT // BK, tl.cdiv(k, BK))
+    return blocks(a, b, first, last, i, j, m, n, k, lda, ldb, TRANS_A, TRANS_B, EVEN_K, PRODUCTS, TMA, BM, BN, BK, 0)
 
 
 @triton.jit
 def whole(
-    a, b, i, j, m, n, k, lda, ldb, SEGMENTS: tl.constexpr, SEGMENT: tl.constexpr,
+    a, b, i, j, m, n, k, lda, ldb, SEGMENT: tl.constexpr,
     TRANS_A: tl.constexpr, TRANS_B: tl.constexpr, EVEN_K: tl.constexpr, PRODUCTS: tl.constexpr, TMA: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
-    """The sum over k, segments added in order."""
-    if SEGMENTS == 1:
-        total = segment(a, b, 0, i, j, m, n, k, lda, ldb, 0, TRANS_A, TRANS_B, EVEN_K, PRODUCTS, TMA, BM, BN, BK)
-    else:
-        total = _zeros(BM, BN, PRODUCTS)
-        for s in range(SEGMENTS):
-            total += segment(
-                a, b, s, i, j, m, n, k, lda, ldb, SEGMENT, TRANS_A, TRANS_B, EVEN_K, PRODUCTS, TMA, BM, BN, BK
-            )
-    return total
+    """The sum over k, segments (0: none) added in order."""
+    return blocks(
+        a, b, 0, tl.cdiv(k, BK), i, j, m, n, k, lda, ldb, TRANS_A, TRANS_B, EVEN_K, PRODUCTS, TMA, BM, BN, BK, SEGMENT // BK
+    )  # fmt: skip
