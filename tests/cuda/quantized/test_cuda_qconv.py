@@ -24,8 +24,15 @@ GEOMETRIES = {
     "grouped": ((1, 4, 4, 12), 6, (3, 3), dict(pads=[1, 1, 1, 1], group=3)),
     "one_axis": ((2, 9, 32), 8, (3,), dict(pads=[1, 1])),
     "three_axes": ((1, 3, 3, 4, 4), 8, (2, 3, 2), dict(pads=[1, 1, 0, 0, 1, 1])),
+    "depthwise": ((2, 5, 6, 20), 20, (3, 3), dict(pads=[1, 1, 1, 1], group=20)),
+    "depthwise_5x5": ((1, 7, 9, 17), 17, (5, 5), dict(pads=[2, 2, 1, 3], strides=[2, 2], group=17)),
+    "depthwise_twice": ((1, 4, 5, 6), 12, (3, 3), dict(pads=[1, 1, 1, 1], group=6)),
     "cropped": ((1, 6, 7, 40), 8, (3, 3), dict(pads=[0, -1, 0, -2])),
 }  # fmt: skip
+
+
+def kernel_of(geometry):
+    return "triton_depthwise8" if geometry in ("depthwise", "depthwise_5x5") else "triton_conv8"
 
 
 def node(rng, geometry, x_type, y_type, form, w_type=np.int8, w_zero=0):
@@ -77,25 +84,26 @@ def test_geometries(geometry, types):
     form = ["plain", "inner", "range"][len(geometry) % 3]
     inputs, attrs, want = node(rng, geometry, *types, form)
     constants = [i for i, v in enumerate(inputs) if i not in (0, 9) and v is not None]
-    on_both("QConv", inputs, constants, kernel="triton_conv8", want=want, domain="fastinfer", **attrs)
+    on_both("QConv", inputs, constants, kernel=kernel_of(geometry), want=want, domain="fastinfer", **attrs)
 
 
+@pytest.mark.parametrize("geometry", ["taps", "depthwise"])
 @pytest.mark.parametrize("form", ["plain", "range", "residual", "inner", "float"])
 @pytest.mark.parametrize("types", [(np.uint8, np.int8), (np.int8, np.uint8)], ids=["u8", "s8"])
-def test_ends(form, types):
+def test_ends(geometry, form, types):
     rng = np.random.default_rng(len(form))
-    inputs, attrs, want = node(rng, "taps", *types, form)
+    inputs, attrs, want = node(rng, geometry, *types, form)
     constants = [i for i, v in enumerate(inputs) if i not in (0, 9) and v is not None]
-    on_both("QConv", inputs, constants, kernel="triton_conv8", want=want, domain="fastinfer", **attrs)
+    on_both("QConv", inputs, constants, kernel=kernel_of(geometry), want=want, domain="fastinfer", **attrs)
 
 
-@pytest.mark.parametrize("geometry", ["taps", "stem", "dense_tail"])
+@pytest.mark.parametrize("geometry", ["taps", "stem", "dense_tail", "depthwise"])
 @pytest.mark.parametrize("w_zero", [128, 7])
 def test_unsigned_weights(geometry, w_zero):
     """128 is s8's 0; others need sums of x under each window."""
     rng = np.random.default_rng(w_zero)
     inputs, attrs, want = node(rng, geometry, np.uint8, np.uint8, "plain", np.uint8, w_zero)
-    on_both("QConv", inputs, range(1, 9), kernel="triton_conv8", want=want, domain="fastinfer", **attrs)
+    on_both("QConv", inputs, range(1, 9), kernel=kernel_of(geometry), want=want, domain="fastinfer", **attrs)
 
 
 @pytest.mark.parametrize("domain", ["", "com.microsoft"])

@@ -10,12 +10,13 @@ def sums_of(a, b, za, zb):
     return np.matmul(a.astype(np.int64) - np.int64(za), b.astype(np.int64) - np.asarray(zb, np.int64))
 
 
+@pytest.mark.parametrize("constant", [True, False])
 @pytest.mark.parametrize("form", ["plain", "range", "residual", "inner", "float", "bias", "alpha"])
 @pytest.mark.parametrize(("m", "k", "n"), [(1, 1, 1), (7, 33, 70), (13, 64, 40)])
-def test_qmatmul(m, k, n, form):
+def test_qmatmul(m, k, n, form, constant):
     rng = np.random.default_rng(m + n)
     a, b = bits(rng, np.uint8, 2, m, k), bits(rng, np.int8, k, n)
-    za, zb = np.uint8(255 if m % 2 else 0), np.zeros(n, np.int8)
+    za, zb = np.uint8(255 if m % 2 else 0), np.zeros(n, np.int8) if constant else np.int8(-128)
     sums = sums_of(a, b, za, zb)
     sa, sb = F(0.02), rng.uniform(0.01, 0.03, n).astype(F)
     ys, yz = F(max(np.abs(sums * sa * sb).max(initial=0) / 150, 1e-3)), np.uint8(90)
@@ -44,8 +45,31 @@ def test_qmatmul(m, k, n, form):
         want = sums.astype(F) * (sa * sb)
     else:
         want = quantized(sums, scale, yz, low, high, residual, inner)
-    constants = [i for i, v in enumerate(inputs) if v is not None and i not in (0, 9)]
+    constants = [i for i, v in enumerate(inputs) if v is not None and i not in (0, 9) and (constant or i != 3)]
     on_both("QMatMul", inputs, constants, kernel="triton_gemm8", want=want, domain="fastinfer", **attrs)
+
+
+@pytest.mark.parametrize("trans_b", [0, 1])
+@pytest.mark.parametrize(("a_shape", "b_shape"), [((2, 3, 5, 40), (2, 3, 40, 7)), ((2, 3, 5, 40), (3, 40, 7)), ((5, 40), (2, 40, 7)), ((2, 2, 33), (33, 5))])  # fmt: skip
+def test_two_activations(a_shape, b_shape, trans_b):
+    """Attention's products: batches, either order of b, both signs."""
+    rng = np.random.default_rng(11)
+    types = (np.uint8, np.uint8) if trans_b else (np.int8, np.uint8)
+    a, b = bits(rng, types[0], *a_shape), bits(rng, types[1], *b_shape)
+    za, zb, yz = types[0](9), types[1](200), types[0](3)
+    sums, low, high = sums_of(a, b, za, zb), np.iinfo(types[0]).min, np.iinfo(types[0]).max
+    want = quantized(sums, F(0.02) * F(0.03) / F(2.5), yz, low, high)
+    b = np.ascontiguousarray(np.swapaxes(b, -1, -2)) if trans_b else b
+    inputs = [a, F(0.02), za, b, F(0.03), zb, F(2.5), yz]
+    on_both("QMatMul", inputs, (1, 2, 4, 5, 6, 7), kernel="triton_gemm8", want=want, domain="fastinfer", transB=trans_b)
+
+
+def test_transposed_a():
+    rng = np.random.default_rng(12)
+    a, b = bits(rng, np.uint8, 2, 40, 5), bits(rng, np.int8, 40, 7)
+    want = quantized(sums_of(np.swapaxes(a, 1, 2), b, 9, 0), F(0.02) * F(0.03) / F(2.5), np.uint8(3), 0, 255)
+    inputs = [a, F(0.02), np.uint8(9), b, F(0.03), np.int8(0), F(2.5), np.uint8(3)]
+    on_both("QMatMul", inputs, range(1, 8), kernel="triton_gemm8", want=want, domain="fastinfer", transA=1)
 
 
 @pytest.mark.parametrize("known", [True, False])

@@ -1,18 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
 """Integer products and convolutions of quantised models, exactly as the CPU computes them: QConv, QMatMul, their QLinear and
-Integer forms and com.microsoft's, on kernels/conv8.py where B is constant."""
+Integer forms and com.microsoft's, on kernels/conv8.py where B is constant,
+else on kernels/gemm8.py; depthwise convolutions on kernels/depthwise8.py."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
+import numpy as np
 import torch
 
-from fastinfer.cuda.context import Binder, Declined, Desc, Handle, NodeContext
-from fastinfer.cuda.kernels import conv8
+from fastinfer.cuda.context import Binder, Declined, Handle, NodeContext
+from fastinfer.cuda.kernels import conv8, depthwise8, gemm8
 from fastinfer.cuda.kernels.conv_geometry import Window, window_of
-from fastinfer.cuda.kernels.gemm_shape import matmul_shape
-from fastinfer.cuda.ops.quantized_ends import Ends, Inputs, ends_of, signed_weights, zero_point
+from fastinfer.cuda.kernels.gemm_shape import MatMulShape, matmul_shape
+from fastinfer.cuda.ops.quantized_ends import (
+    Ends,
+    Inputs,
+    b_zeros,
+    columns_of,
+    ends_of,
+    signed_weights,
+    table,
+    zero_point,
+)
 
 _FUSED = Inputs(0, 3, 1, 4, 2, 5, 6, 7, 8, 9, 10, 11, 12, 13)
 _QLINEAR = Inputs(0, 3, 1, 4, 2, 5, 6, 7)
@@ -54,34 +66,72 @@ def _weights(ctx: NodeContext, i: Inputs, problem: conv8.Problem, turn: bool) ->
 # ----------------------------------------------------------------------------------------------------------- products
 
 
-def _bind_matmul(ctx: NodeContext, i: Inputs, trans_a: bool = False, trans_b: bool = False, alpha: float = 1.0) -> None:
-    if not ctx.is_constant(i.b):
-        raise Declined("an integer product whose B is not constant")
-    a, b, y = ctx.desc(i.a), ctx.desc(i.b), ctx.out_desc(0)
-    if len(b.shape) != 2 or (trans_a and len(a.shape) > 1):
-        raise Declined(f"an integer product of {a.shape} and {b.shape}")
-    shape = matmul_shape(a.shape, b.shape, False, trans_b)
-    if shape.k == 0 or y.elements == 0:
+def _bind_matmul(ctx: NodeContext, i: Inputs, trans_a: bool = False, trans_b: bool = False) -> None:
+    a, b = ctx.desc(i.a), ctx.desc(i.b)
+    a_shape, trans_a = a.shape, trans_a and len(a.shape) > 1
+    if trans_a:
+        a_shape = (*a_shape[:-2], a_shape[-1], a_shape[-2])
+    shape = matmul_shape(a_shape, b.shape, False, trans_b)
+    if shape.k == 0 or ctx.out_desc(0).elements == 0:
         raise Declined("an empty product")
-    size = (1, 1, shape.rows)
-    ends = ends_of(ctx, i, shape.n, 0 if trans_b else 1, alpha)
+    weights = ctx.is_constant(i.b) and len(b.shape) == 2
+    bind = _by_weights if weights else _by_activations
+    bind(ctx, i, shape, trans_b, lambda: _turned(ctx, ctx.input(i.a), a_shape, _swap) if trans_a else ctx.input(i.a))
+
+
+def _by_weights(ctx: NodeContext, i: Inputs, shape: MatMulShape, trans_b: bool, a: Callable[[], Handle]) -> None:
+    size, ends = (1, 1, shape.rows), ends_of(ctx, i, shape.n, 0 if trans_b else 1)
     problem = conv8.Problem(
-        a.dtype, "int8", shape.m // shape.rows, Window(size, size, (1, 1, 1)), 1, shape.k, shape.n, y.dtype, ends.end
+        ctx.desc(i.a).dtype, "int8", shape.m // shape.rows, Window(size, size, (1, 1, 1)), 1, shape.k, shape.n,
+        ctx.out_desc(0).dtype, ends.end,
+    )  # fmt: skip
+    w = _weights(ctx, i, problem, not trans_b)
+    _product(ctx, i, problem, ends, w, a(), ctx.output(0), "triton_gemm8")
+
+
+def _by_activations(ctx: NodeContext, i: Inputs, shape: MatMulShape, trans_b: bool, a: Callable[[], Handle]) -> None:
+    """B comes with the data, or in a batch: zero points known, one for each operand."""
+    end, numbers, bias, scales = columns_of(ctx, i, shape.n)
+    zeros = set(b_zeros(ctx, i, shape.n).tolist())
+    beside = next((j for j in (i.b_scale, i.b_zero, i.a_scale, i.a_zero, i.b) if j >= 0 and ctx.is_constant(j)), -1)
+    if end.dynamic or end.bias or len(zeros) > 1 or len(shape.batch) > 2 or beside < 0:
+        raise Declined(
+            "an integer product of activations: zero points by column or with the data, a float bias, or three batch axes"
+        )
+    problem = gemm8.Problem(
+        shape.m,
+        shape.n,
+        shape.k,
+        ctx.desc(i.a).dtype,
+        ctx.desc(i.b).dtype,
+        ctx.out_desc(0).dtype,
+        trans_b,
+        shape.batch,
+        end,
     )
-    _product(
-        ctx, i, problem, ends, _weights(ctx, i, problem, not trans_b), ctx.input(i.a), ctx.output(0), "triton_gemm8"
-    )
+    config = ctx.choose(gemm8, problem)
+    za = zero_point(ctx, i.a_zero, "A's zero point") - (128 if problem.dtype == torch.uint8 else 0)
+    ctx.step(
+        f"triton_gemm8 {config.bm}x{config.bn}x{config.bk}", gemm8.run, a(), ctx.input(i.b), ctx.output(0),
+        table(ctx, bias.astype(np.int32), beside), table(ctx, scales, beside),
+        ctx.input(i.residual) if end.residual else None,
+        flops=problem.flops, problem=problem, config=config, numbers=numbers, za=za, zb=zeros.pop(),
+    )  # fmt: skip
 
 
 def _bind_qmatmul(ctx: NodeContext) -> None:
-    i = Inputs(**{**vars(_FUSED), "bias": 14})
-    _bind_matmul(ctx, i, bool(ctx.attr("transA", 0)), bool(ctx.attr("transB", 0)), ctx.attr("alpha", 1.0))
+    _bind_matmul(
+        ctx,
+        replace(_FUSED, bias=14, factor=ctx.attr("alpha", 1.0)),
+        bool(ctx.attr("transA", 0)),
+        bool(ctx.attr("transB", 0)),
+    )
 
 
 def _bind_qgemm(ctx: NodeContext) -> None:
     """com.microsoft's: the bias comes before y's scale."""
-    i = Inputs(0, 3, 1, 4, 2, 5, 7, 8, 6)
-    _bind_matmul(ctx, i, bool(ctx.attr("transA", 0)), bool(ctx.attr("transB", 0)), ctx.attr("alpha", 1.0))
+    i = Inputs(0, 3, 1, 4, 2, 5, 7, 8, 6, factor=ctx.attr("alpha", 1.0))
+    _bind_matmul(ctx, i, bool(ctx.attr("transA", 0)), bool(ctx.attr("transB", 0)))
 
 
 def _matmul(i: Inputs) -> Binder:
@@ -118,16 +168,42 @@ def _bind_conv(ctx: NodeContext, i: Inputs) -> None:
     )  # fmt: skip
     given, made = ctx.input(i.a), ctx.output(0)
     if not last:
-        given, made = _turned(ctx, given, size), ctx.scratch(out, y.dtype)
-    _product(ctx, i, problem, ends, _weights(ctx, i, problem, False), given, made)
+        given, made = _turned(ctx, given, size, _to_last), ctx.scratch(out, y.dtype)
+    if groups == w.shape[0] and problem.cin == 1 and depthwise8.supported(problem.window):
+        _depthwise(ctx, i, problem, given, made)
+    else:
+        _product(ctx, i, problem, ends, _weights(ctx, i, problem, False), given, made)
     if not last:
         ctx.step("torch_copy", _to_first, made, ctx.output(0))
 
 
-def _turned(ctx: NodeContext, x: Handle, shape: tuple[int, ...]) -> Handle:
-    last = ctx.scratch(Desc(x.desc.dtype, shape).shape, x.desc.dtype)
-    ctx.step("torch_copy", _to_last, x, last)
-    return last
+def _depthwise(ctx: NodeContext, i: Inputs, p: conv8.Problem, x: Handle, y: Handle) -> None:
+    end, numbers, bias, scales = columns_of(ctx, i, p.groups)
+    problem = depthwise8.Problem(p.dtype, p.out, p.batch, p.window, p.groups, end)
+    zeros = b_zeros(ctx, i, p.groups) + (128 if ctx.desc(i.b).dtype == torch.uint8 else 0)
+    w = ctx.constant(
+        i.b, f"depthwise8 {zeros.tobytes().hex() if zeros.any() else 0}",
+        lambda w: depthwise8.lay_out_weights(w, torch.from_numpy(zeros).to(w.device)),
+    )  # fmt: skip
+    config = ctx.choose(depthwise8, problem)
+    ctx.step(
+        f"triton_depthwise8 {config.rows}x{config.block_w}x{config.block_c}", depthwise8.run,
+        x, w, y, table(ctx, bias.astype(np.int32), i.b), table(ctx, scales, i.b), ctx.input(i.residual) if end.residual else None,
+        flops=problem.flops, problem=problem, config=config, numbers=numbers,
+        x_zero=zero_point(ctx, i.a_zero, "x's zero point"),
+    )  # fmt: skip
+
+
+def _turned(
+    ctx: NodeContext, x: Handle, shape: tuple[int, ...], copy: Callable[[torch.Tensor, torch.Tensor], None]
+) -> Handle:
+    turned = ctx.scratch(shape, x.desc.dtype)
+    ctx.step("torch_copy", copy, x, turned)
+    return turned
+
+
+def _swap(x: torch.Tensor, y: torch.Tensor) -> None:
+    y.copy_(x.mT)
 
 
 def _to_last(x: torch.Tensor, y: torch.Tensor) -> None:
@@ -147,9 +223,9 @@ BINDERS: dict[tuple[str, str], Binder] = {
     ("fastinfer", "QConv"): _conv(_FUSED),
     ("", "QLinearMatMul"): _matmul(_QLINEAR),
     ("", "MatMulInteger"): _matmul(_INTEGER),
-    ("", "QLinearConv"): _conv(Inputs(**{**vars(_QLINEAR), "int_bias": 8})),
+    ("", "QLinearConv"): _conv(replace(_QLINEAR, int_bias=8)),
     ("", "ConvInteger"): _conv(_INTEGER),
-    ("com.microsoft", "QLinearConv"): _conv(Inputs(**{**vars(_QLINEAR), "int_bias": 8})),
+    ("com.microsoft", "QLinearConv"): _conv(replace(_QLINEAR, int_bias=8)),
     ("com.microsoft", "QGemm"): _bind_qgemm,
     ("com.microsoft", "MatMulIntegerToFloat"): _matmul(Inputs(0, 1, 2, 3, 4, 5, bias=6)),
 }

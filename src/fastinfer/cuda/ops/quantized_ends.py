@@ -5,7 +5,7 @@ kernels/gemm/quantize.cc do for the CPU, number by number."""
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -36,6 +36,7 @@ class Inputs:
     c_scale: int = -1
     c_zero: int = -1
     bias: int = -1  # of a float output
+    factor: float = 1.0  # of the product
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ def _digest(*arrays: np.ndarray) -> str:
     return hashlib.blake2b(b"".join(a.tobytes() + str(a.dtype).encode() for a in arrays), digest_size=12).hexdigest()
 
 
-def column_scales(ctx: NodeContext, i: Inputs, n: int, factor: float) -> np.ndarray:
+def column_scales(ctx: NodeContext, i: Inputs, n: int) -> np.ndarray:
     """float32 [n]: a_scale · b_scale / (c_scale or y_scale) · factor, rounded after each step; without a_scale and factor where
     A's is dynamic."""
     b = values(ctx, i.b_scale, "B's scale") if given(ctx, i.b_scale) else np.ones(1, np.float32)
@@ -112,7 +113,7 @@ def column_scales(ctx: NodeContext, i: Inputs, n: int, factor: float) -> np.ndar
     a = np.float32(one(ctx, i.a_scale, "A's scale")) if given(ctx, i.a_scale) else np.float32(1)
     y = np.float32(one(ctx, to, "the output's scale")) if given(ctx, to) else np.float32(1)
     with np.errstate(all="ignore"):
-        return np.broadcast_to(a * b / y * np.float32(factor), (n,)).astype(np.float32)
+        return np.broadcast_to(a * b / y * np.float32(i.factor), (n,)).astype(np.float32)
 
 
 def numbers_of(ctx: NodeContext, i: Inputs, out: torch.dtype, factor: float = 1.0) -> Numbers:
@@ -151,16 +152,28 @@ def check(ctx: NodeContext, i: Inputs) -> None:
         raise Declined("an output scale per row")
 
 
-def ends_of(ctx: NodeContext, i: Inputs, n: int, axis: int, factor: float = 1.0) -> Ends:
-    """Of a product with constant weights whose n columns lie along `axis` of B."""
+def columns_of(ctx: NodeContext, i: Inputs, n: int) -> tuple[End, Numbers, np.ndarray, np.ndarray]:
+    """What does not depend on B's values; the integer bias and the scales by column, where both scales are known."""
     check(ctx, i)
-    dynamic, zeros, out = is_dynamic(ctx, i), b_zeros(ctx, i, n), ctx.out_desc(0).dtype
-    a_flip = 128 if ctx.desc(i.a).dtype == torch.uint8 else 0
-    za = 0 if dynamic else zero_point(ctx, i.a_zero, "A's zero point") - a_flip
     bias = values(ctx, i.int_bias, "the bias") if given(ctx, i.int_bias) else np.zeros(n, np.int32)
     if bias.size != n or (given(ctx, i.bias) and ctx.desc(i.bias).elements != n):
         raise Declined(f"a bias of {bias.size} values for {n} columns")
-    scales = column_scales(ctx, i, n, factor)
+    residual = "" if not given(ctx, i.residual) else "inner" if given(ctx, i.c_scale) else "plain"
+    end = End("exact", given(ctx, i.bias), residual, "", is_dynamic(ctx, i))
+    return end, numbers_of(ctx, i, ctx.out_desc(0).dtype, i.factor), bias, column_scales(ctx, i, n)
+
+
+def table(ctx: NodeContext, array: np.ndarray, beside: int) -> Handle:
+    """An array made on the host, on the device; kept with constant input `beside`."""
+    return ctx.constant(beside, f"table {_digest(array)}", lambda w: torch.from_numpy(array).to(w.device))
+
+
+def ends_of(ctx: NodeContext, i: Inputs, n: int, axis: int) -> Ends:
+    """Of a product with constant weights whose n columns lie along `axis` of B."""
+    end, numbers, bias, scales = columns_of(ctx, i, n)
+    dynamic, zeros = end.dynamic, b_zeros(ctx, i, n)
+    a_flip = 128 if ctx.desc(i.a).dtype == torch.uint8 else 0
+    za = 0 if dynamic else zero_point(ctx, i.a_zero, "A's zero point") - a_flip
 
     def sums(w: torch.Tensor) -> torch.Tensor:
         w = signed_weights(w).movedim(axis, 0).reshape(n, -1)
@@ -170,17 +183,12 @@ def ends_of(ctx: NodeContext, i: Inputs, n: int, axis: int, factor: float = 1.0)
         begin = torch.from_numpy(bias.astype(np.int64)).to(w.device)
         return wrapped(begin if dynamic else begin - za * sums(w))
 
-    def table(array: np.ndarray) -> Handle:
-        return ctx.constant(i.b, f"table {_digest(array)}", lambda w: torch.from_numpy(array).to(w.device))
-
-    residual = "" if not given(ctx, i.residual) else "inner" if given(ctx, i.c_scale) else "plain"
-    end = End("exact", given(ctx, i.bias), residual, "", dynamic, bool(zeros.any()))
-    numbers = numbers_of(ctx, i, out, factor)
+    end = replace(end, row_sums=bool(zeros.any()))
     return Ends(end, numbers, (
-        ctx.constant(i.b, f"start {axis} {za} {dynamic} {_digest(zeros, bias)}", start), table(scales),
+        ctx.constant(i.b, f"start {axis} {za} {dynamic} {_digest(zeros, bias)}", start), table(ctx, scales, i.b),
         ctx.constant(i.b, f"sums {axis} {_digest(zeros)}", lambda w: wrapped(sums(w))) if dynamic else None,
-        table(zeros) if end.row_sums else None, *_dynamic_a(ctx, i, dynamic),
-        ctx.input(i.bias) if end.bias else None, ctx.input(i.residual) if residual else None,
+        table(ctx, zeros, i.b) if end.row_sums else None, *_dynamic_a(ctx, i, dynamic),
+        ctx.input(i.bias) if end.bias else None, ctx.input(i.residual) if end.residual else None,
     ))  # fmt: skip
 
 
