@@ -30,7 +30,7 @@ PYTHON = {
     "model": {*BASE, "variants", "binding", "batching", "call", "program", "tensors", "report", "fallback", "tuning"},
     "check": {*BASE, "fallback", "passes", "program"},
     "_cuda": {"errors"},
-    "cuda": {*BASE, "_cuda", "tuning_cache", "batching", "fallback", "model", "passes", "program"},
+    "cuda": {*BASE, "tensors", "_cuda", "tuning_cache", "batching", "fallback", "model", "passes", "program"},
     "api": {*BASE, "check", "model", "program", "tensors", "lower", "frontend", "passes", "quantize", "cuda"},
     "onnx_backend": {*BASE, "api"},
     "peers": BASE,

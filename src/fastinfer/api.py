@@ -94,12 +94,13 @@ def compile(
         options: dict[str, Any] = {
             "strict": strict, "call": call, "overridable": constants, "with_inputs": again if constants else None,
         }  # fmt: skip
-        if not on_cpu:
+        if on_cpu:
+            made = Model(program, threads=threads, **options)
+            program.notes["by_reference"] = check(program, made._native, strict)
+        else:
             from fastinfer.cuda.model import CudaModel
 
-            return CudaModel(program, device=device, precision=precision, **options)
-        made = Model(program, threads=threads, **options)
-        program.notes["by_reference"] = check(program, made._native, strict)
+            made = CudaModel(program, device=device, precision=precision, **options)
     if tune:
         _tune(made, example_inputs)
     return made

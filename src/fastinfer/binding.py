@@ -24,7 +24,7 @@ class Binding:
         self.optionals = [(i, p) for i, p in enumerate(ports) if "optional" in p]
         # Positional arrays are the inputs as they stand.
         self.plain = call is None or call.plain
-        self._defaults, self._call = defaults, call
+        self.defaults, self._call = defaults, call
         # What an optional input holds is looked at by check_optional.
         self._specs = [replace(s, dtype="object") if "optional" in p else s for s, p in zip(specs, ports)]
 
@@ -51,15 +51,15 @@ class Binding:
             if name not in names:
                 raise InputError(f"no input is called '{name}'; needed: {', '.join(names)}")
             given[name] = value
-        missing = [n for n in names if n not in given and n not in self._defaults]
+        missing = [n for n in names if n not in given and n not in self.defaults]
         if missing:
             raise InputError(f"missing input: {', '.join(missing)}")
-        return tuple(given[n] if n in given else self._defaults[n] for n in names)
+        return tuple(given[n] if n in given else self.defaults[n] for n in names)
 
     def named(self, inputs: Mapping[str, Any]) -> list[Any]:
         """The arrays of a call by input name. Raises InputError."""
-        if self._defaults:
-            inputs = {**self._defaults, **inputs}
+        if self.defaults:
+            inputs = {**self.defaults, **inputs}
         try:
             values = [inputs[n] for n in self.names]
         except KeyError:

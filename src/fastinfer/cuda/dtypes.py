@@ -45,8 +45,21 @@ def dtype_of_code(code: int) -> torch.dtype:
 def to_torch(array: np.ndarray, copy: bool = True) -> torch.Tensor:
     """An array as a dense tensor on the CPU; without copy it shares memory where it can. Raises UnsupportedError as dtype_of."""
     dtype = dtype_of(array.dtype)
-    dense = np.array(array, order="C") if copy else np.ascontiguousarray(array).reshape(array.shape)
-    return torch.from_numpy(dense.view(_VIEWED[dtype][0])).view(dtype) if dtype in _VIEWED else torch.from_numpy(dense)
+    own = array.dtype.newbyteorder("=")
+    dense = np.array(array, own, order="C") if copy else np.ascontiguousarray(array, own).reshape(array.shape)
+    if dtype in _VIEWED:
+        dense = dense.view(_VIEWED[dtype][0])
+    if not dense.flags.writeable:  # torch warns of such memory, which requests to the server come in
+        dense = np.asarray(_Readable(dense))
+    return torch.from_numpy(dense).view(dtype) if dtype in _VIEWED else torch.from_numpy(dense)
+
+
+class _Readable:
+    """An array's memory, without its flag that forbids to write there: who makes a tensor of it only reads."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        about = array.__array_interface__
+        self._array, self.__array_interface__ = array, {**about, "data": (about["data"][0], False)}
 
 
 def to_numpy(tensor: torch.Tensor) -> np.ndarray:

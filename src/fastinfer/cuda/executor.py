@@ -16,6 +16,7 @@ import torch
 from fastinfer import _core
 from fastinfer.cuda import report
 from fastinfer.cuda.buckets import Batch, Signature
+from fastinfer.cuda.checks import InputChecks
 from fastinfer.cuda.dtypes import CODES, to_numpy, to_torch
 from fastinfer.cuda.dynamic import Dynamic
 from fastinfer.cuda.plan import NotPlannable, Plan, make_plan
@@ -46,7 +47,7 @@ class Executor:
     def __init__(self, program: DeviceProgram, plans: int = 32, batch: Batch | None = None) -> None:
         """batch: how sizes of it share plans; None: each has its own."""
         self.program, self._most, self._batch = program, plans, batch
-        self._tuner = Tuner(program.device)
+        self._tuner, self._checks = Tuner(program.device), InputChecks(program)
         self._cache: OrderedDict[tuple[Any, ...], _Plans] = OrderedDict()
         self._guard = threading.Lock()
         self._making = threading.Lock()  # capture and compilation, one at a time
@@ -59,7 +60,9 @@ class Executor:
         """numpy in, numpy out; lists and None where the model takes sequences and optionals. Raises InputError, FastinferError
         (out of memory)."""
         if not all(map(_plannable, arrays)):
+            self._checks.types(arrays)
             return self._by_node(self._node_by_node(), arrays)
+        self._checks.indices(arrays)
         signature, rows = self._signature(arrays)
         return self._run(signature, lambda r: r.run_host(arrays, rows), lambda d: self._by_node(d, arrays))
 

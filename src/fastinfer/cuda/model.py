@@ -4,8 +4,11 @@
 from __future__ import annotations
 
 import os
+import tempfile
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from fastinfer import _core
@@ -13,6 +16,7 @@ from fastinfer import program as program_file
 from fastinfer.batching.packing import PackedForm
 from fastinfer.cuda.buckets import batch_of, bucket
 from fastinfer.cuda.device import open_device
+from fastinfer.cuda.dtypes import to_torch
 from fastinfer.cuda.executor import Executor
 from fastinfer.cuda.peak import measure_peak
 from fastinfer.cuda.precision import precision_of
@@ -20,6 +24,7 @@ from fastinfer.cuda.program import DeviceProgram
 from fastinfer.errors import InputError, UnsupportedError
 from fastinfer.model import MemoryUse, Model
 from fastinfer.program import Program
+from fastinfer.tensors import TensorSpec, to_numpy
 
 
 class CudaModel(Model):
@@ -31,7 +36,7 @@ class CudaModel(Model):
     """
 
     def __init__(self, program: Program, *, device: str = "cuda", precision: str = "fp32", **options: Any) -> None:
-        self._device, self._precision = open_device(device), precision_of(precision)
+        self._device_asked, self._device, self._precision = device, open_device(device), precision_of(precision)
         super().__init__(program, **options)
 
     def _engine(self, threads: int | None) -> tuple[_core.Program, Any]:
@@ -46,6 +51,8 @@ class CudaModel(Model):
     # ------------------------------------------------------------------------------------------------------------ run
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if variant := self._variants.find(kwargs):
+            return variant(*args, **kwargs)
         values = self._on_device(args, kwargs)
         if values is None:
             return super().__call__(*args, **kwargs)
@@ -55,21 +62,34 @@ class CudaModel(Model):
         return results[0] if len(results) == 1 else tuple(results)
 
     def _on_device(self, args: tuple, kwargs: dict[str, Any]) -> list[torch.Tensor] | None:
-        """The inputs in order, if all that the caller gave are tensors on the device; None if they are elsewhere."""
-        where = {v.device for v in (*args, *kwargs.values()) if isinstance(v, torch.Tensor)}
-        if self._device.torch.type != "cuda" or not any(d.type == "cuda" for d in where):
+        """The inputs in order, if the caller gave tensors on a device; None if they are on the host."""
+        device = self._device.torch
+        if not self._device.graphs or all(isinstance(v, np.ndarray) for v in (*args, *kwargs.values())):
             return None
-        if where != {self._device.torch}:
-            raise InputError(
-                f"tensors on {', '.join(sorted(map(str, where)))} were given; needed: all on {self._device.torch}"
-            )
-        values = []
-        for value, spec in zip(self._binding.arguments(args, kwargs), self.inputs, strict=False):
-            if isinstance(value, torch.Tensor):
-                values.append(value.detach().contiguous())
-            else:
-                raise InputError(f"input '{spec.name}' is no tensor on {self._device.torch}, as others are")
-        return values
+        values = [_imported(v) for v in self._binding.arguments(args, kwargs)]
+        where = {v.device for v in values if isinstance(v, torch.Tensor)}
+        if all(d.type == "cpu" for d in where):
+            return None
+        if where != {device}:
+            raise InputError(f"tensors on {', '.join(sorted(map(str, where)))} were given; needed: all on {device}")
+        return [self._placed(v, port) for v, port in zip(values, self._program.graph.inputs, strict=True)]
+
+    def _placed(self, value: Any, port: dict[str, Any]) -> torch.Tensor:
+        """An input beside others that are on the device: numbers, and defaults of the model, are brought there."""
+        name = port["name"]
+        if isinstance(value, torch.Tensor):
+            if value.layout != torch.strided:
+                raise InputError(f"input '{name}': a tensor of layout {value.layout} was given; call to_dense() first")
+            return value.detach().contiguous()
+        if isinstance(value, bool | int | float | np.generic) or value is self._binding.defaults.get(name):
+            return to_torch(to_numpy(value, TensorSpec.from_port(port))[0]).to(self._device.torch)
+        raise InputError(f"input '{name}' is no tensor on {self._device.torch}, as others are")
+
+    def _rows_mix(self, arrays: Sequence[Any]) -> str:
+        if why := str(self._program.packed.get("rows", "not asked for")):
+            return why
+        plan = self._executor.explain(arrays, False)
+        return f"it runs node by node ({plan['by_node']})" if plan.get("by_node") else ""
 
     def _packed_form(self) -> PackedForm | None:
         notes = self._program.packed
@@ -113,11 +133,32 @@ class CudaModel(Model):
         program_file.save(self._program, _Dense(self._program), path)  # type: ignore[arg-type]
 
     def __reduce__(self) -> tuple:
-        raise TypeError("a model on a GPU cannot be pickled: save() it, and load it where it shall run")
+        """Pickled and copied as :meth:`save` writes it; made again on the same device."""
+        with tempfile.TemporaryDirectory() as folder:
+            self.save(path := os.path.join(folder, "model.safetensors"))
+            with open(path, "rb") as f:
+                return _restored, (f.read(), self._device_asked, self._precision.name, self._strict)
 
     def __repr__(self) -> str:
         ins, outs = (", ".join(map(str, specs)) for specs in (self.inputs, self.outputs))
         return f"<fastinfer.Model ({ins}) -> ({outs}), {self._device.name}, {self._precision.name}>"
+
+
+def _restored(data: bytes, device: str, precision: str, strict: bool) -> CudaModel:
+    with tempfile.NamedTemporaryFile(suffix=".safetensors") as f:
+        f.write(data)
+        f.flush()
+        return CudaModel(program_file.load(f.name), device=device, precision=precision, strict=strict)
+
+
+def _imported(value: Any) -> Any:
+    """What another library holds on a GPU, as a tensor on the same memory."""
+    if isinstance(value, np.ndarray | torch.Tensor) or not hasattr(value, "__dlpack_device__"):
+        return value
+    return torch.from_dlpack(value) if value.__dlpack_device__()[0] == _DL_CUDA else value
+
+
+_DL_CUDA = 2  # of DLPack's device types
 
 
 class _Dense:

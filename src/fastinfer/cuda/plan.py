@@ -15,6 +15,7 @@ import torch
 
 from fastinfer import _core
 from fastinfer.cuda.chains import bind_chain, find_chains
+from fastinfer.cuda.checks import check_outputs
 from fastinfer.cuda.context import Declined, Desc, Handle, Step
 from fastinfer.cuda.device import INTERPRET
 from fastinfer.cuda.dtypes import dtype_of_code, tensor_of
@@ -85,6 +86,7 @@ class Planner:
         shapes = program.shapes(inputs)
         if shapes["pivot"] >= 0:
             raise NotPlannable(f"{program.label(shapes['pivot'])}: {shapes['end']}")
+        check_outputs(program.graph.outputs, shapes["values"])
         for value, (code, shape, known) in shapes["values"].items():
             self.values[value] = Value(program.desc(code, shape), known)
         for value, array in program.constants.items():

@@ -31,7 +31,7 @@ def explain_dynamic(program: DeviceProgram, dynamic: Dynamic, why: str) -> dict[
             "parts": 1, "flops": 0.0, "depth": 0, "refusals": [*refusals, *([host] if host else [])],
             "shape": None, "dtype": None, "bytes": 0, "weight_bytes": 0,
         })  # fmt: skip
-    return {"steps": steps, "choices": [], "arena_bytes": 0, "finished": True}
+    return {"steps": steps, "choices": [], "arena_bytes": 0, "finished": True, "by_node": why}
 
 
 def _step(program: DeviceProgram, step: Step) -> dict[str, Any]:
