@@ -22,12 +22,19 @@ def problem(m: int, n: int, k: int, rows: int, **more: object) -> gemm.Problem:
 
 BIG = problem(4096, 4096, 4096, 4096)
 BERT = problem(128, 768, 3072, 128)
+BERT32 = problem(4096, 768, 3072, 128)
 CONFIGS = {
-    "big": (BIG, gemm.default(BIG)),
-    "persistent": (BIG, dataclasses.replace(gemm.default(BIG), variant="persistent")),
+    "big": (BIG, dataclasses.replace(gemm.default(BIG), variant="tiled")),
+    "persistent": (BIG, gemm.default(BIG)),
     "pointers": (BIG, gemm.Config(128, 128, 64, 8, 4)),
     "split": (BERT, gemm.default(BERT)),
     "segments": (BERT, dataclasses.replace(gemm.default(BERT), variant="tiled")),
+    "persistent segments": (BERT32, gemm.default(BERT32)),
+    "two blocks": (BIG, gemm.Config(128, 128, 64, 8, 3, tma=True)),
+    "high": (BIG, gemm.Config(256, 128, 64, 8, 3, "persistent", tma=True)),
+    "fp8 in runs": (
+        problem(4096, 4096, 4096, 4096, dtype=torch.float8_e4m3fn, products="fp8"), gemm.Config(128, 128, 128, 8, 4, "persistent", tma=True),
+    ),
     "tf32": (problem(512, 768, 768, 128, dtype=F32, out=F32, products="tf32"), gemm.Config(64, 64, 32, 4, 5, tma=True)),
     "int8": (problem(512, 768, 768, 128, dtype=torch.int8, products="int8"), gemm.Config(64, 64, 128, 4, 5, tma=True)),
     "fp8": (
@@ -47,13 +54,16 @@ def test_wgmma_without_spills(name: str) -> None:
     assert made.wgmma and made.count(r"mma\.sync") == 0
     assert made.spills == 0
     assert made.shared <= shared(p, c) <= SHARED
+    # Steady state: the tensor cores have a block while the next one's wgmma are issued; only Triton's int32 sums wait each time.
+    assert (made.count(r"wgmma\.wait_group\.sync\.aligned 1;") > 0) == (p.products != "int8")
     copies = made.count(r"cp\.async\.bulk\.tensor")
     assert copies > 0 if c.tma else copies == 0 and made.count(r"cp\.async\.cg") > 0
 
 
 def test_defaults_are_what_was_meant() -> None:
-    assert CONFIGS["big"][1] == gemm.Config(128, 256, 64, 8, 3, "tiled", tma=True)
+    assert CONFIGS["persistent"][1] == gemm.Config(128, 256, 64, 8, 3, "persistent", tma=True)
     assert CONFIGS["split"][1].variant == "split_k"
+    assert CONFIGS["persistent segments"][1].variant == "persistent" and gemm.segments(BERT32)[0] > 1
 
 
 @pytest.mark.parametrize(

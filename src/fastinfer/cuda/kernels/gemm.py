@@ -17,17 +17,8 @@ import triton.language as tl
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from fastinfer.cuda.kernels import device
-from fastinfer.cuda.kernels.gemm_config import (
-    MULTIPROCESSORS,
-    Config,
-    Problem,
-    configs,
-    default,
-    programs,
-    segments,
-    stream,
-    workspace,
-)
+from fastinfer.cuda.kernels.gemm_choice import configs, default
+from fastinfer.cuda.kernels.gemm_config import MULTIPROCESSORS, Config, Problem, programs, segments, stream, workspace
 from fastinfer.cuda.kernels.gemm_epilogue import finish, finish_parts
 from fastinfer.cuda.kernels.gemm_stream import _mend, _stream, rows_of_piece
 from fastinfer.cuda.kernels.gemm_tile import segment, tile_at, whole

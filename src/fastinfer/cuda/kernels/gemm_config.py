@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a matrix product is specialised to, and the tiles that suit it on Hopper (132 multiprocessors, 227 KB of shared memory)."""
+"""What a matrix product is specialised to, its configurations, and how sums and tiles are shared out among programs."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import lru_cache
 from math import prod
 
 import torch
@@ -80,6 +81,7 @@ class Config:
         return f"{self.bm}x{self.bn}x{self.bk} {self.variant}{' tma' if self.tma else ''}"
 
 
+@lru_cache(maxsize=4096)
 def segments(p: Problem) -> tuple[int, int]:
     """Into how many parts k is cut, and their length (0: all of k). From n, k and a sample's rows only, so that a row's sum has
     one order in every batch: enough for a lone sample to occupy the device, none below 512, since the reduction is a launch of
@@ -147,69 +149,3 @@ def takes_tma(p: Problem) -> bool:
     """Rows must begin at multiples of 16 bytes, and nothing may be empty."""
     aligned = p.lda * p.dtype.itemsize % 16 == 0 and p.ldb * p.dtype.itemsize % 16 == 0
     return aligned and not p.batch and p.products != "ieee" and min(p.m, p.n, p.k) > 0
-
-
-# (bm, bn, warps, stages) of tensor-core tiles, the most reuse first. 64 rows and more run as wgmma, fewer as mma.sync.
-_TILES = (
-    (128, 256, 8, 3), (128, 256, 8, 4), (128, 128, 8, 4), (128, 128, 4, 4), (128, 64, 4, 4), (64, 128, 4, 4),
-    (64, 64, 4, 5), (64, 32, 4, 6), (32, 64, 4, 5), (16, 128, 4, 4), (16, 64, 4, 5), (16, 32, 4, 6),
-)  # fmt: skip
-# (bm, bn, bk, warps, stages) of products on ordinary float32 units.
-_IEEE = (
-    (128, 128, 16, 8, 3), (128, 64, 16, 8, 3), (64, 64, 16, 4, 3), (64, 32, 32, 4, 3), (32, 64, 32, 4, 3),
-    (16, 64, 32, 4, 4), (16, 32, 64, 4, 4), (4, 64, 64, 4, 4), (4, 32, 64, 2, 4), (1, 64, 64, 4, 4), (1, 32, 64, 2, 4),
-)  # fmt: skip
-
-
-def _block_k(p: Problem, bm: int) -> int:
-    """128 bytes of k, the widest swizzle, so that a row is one line; 256 where the tile is small and B only streams."""
-    return (256 if bm < 64 else 128) // p.dtype.itemsize
-
-
-def _tiles(p: Problem) -> list[Config]:
-    if p.products == "ieee":
-        return [Config(*t) for t in _IEEE]
-    return [Config(bm, bn, _block_k(p, bm), warps, stages) for bm, bn, warps, stages in _TILES]
-
-
-def _fits(p: Problem, c: Config) -> bool:
-    """Less than twice the rows and columns that there are, few rows only where there are few, and registers for it."""
-    small = p.products == "ieee"
-    rows = max(p.m, 1 if small else 16)
-    enough = c.bm < 2 * rows and (c.bm >= 64 or p.m <= 4 * c.bm)
-    twice = segments(p)[0] > 1 or p.products == "fp8"  # accumulators: the tile's, and that of the segment or block of k
-    return enough and c.bn < 2 * max(p.n, 32) and shared(p, c) <= SHARED and not (twice and c.per_thread > 64)
-
-
-def configs(p: Problem) -> list[Config]:
-    """At most 24. All give the same bits where the tensor cores' instructions for few and for many rows round alike."""
-    found: list[Config] = []
-    cut = segments(p)[0] > 1
-    for t in [c for c in _tiles(p) if _fits(p, c)]:
-        forms = [_as(t, "tiled", True), t] if takes_tma(p) and t.bm >= 64 else [t]
-        if cut:
-            forms += [_as(f, "split_k", f.tma) for f in forms]
-        if programs(p, t) > MULTIPROCESSORS and t.bm >= 64:
-            forms.append(_as(t, "persistent", forms[0].tma))
-            if cut or p.any_order:
-                forms.append(replace(_as(t, "stream_k", forms[0].tma), programs=MULTIPROCESSORS))
-        found += [f for f in forms if shared(p, f) <= SHARED]
-    return found[:24] or [default(p)]
-
-
-def default(p: Problem) -> Config:
-    """The biggest tile whose programs give nearly every multiprocessor one; where there is none, the biggest that does so with
-    k split; else the smallest."""
-    parts = segments(p)[0]
-    fitting = [c for c in _tiles(p) if _fits(p, c)] or [_tiles(p)[-1]]
-    enough = MULTIPROCESSORS * 3 // 4
-    variant = "tiled"
-    full = [c for c in fitting if programs(p, c) >= enough]
-    if not full and parts > 1:
-        variant, full = "split_k", [c for c in fitting if programs(p, c) * parts >= enough]
-    t = full[0] if full else fitting[-1]
-    return _as(t, variant, takes_tma(p) and t.bm >= 64)
-
-
-def _as(c: Config, variant: str, tma: bool) -> Config:
-    return replace(c, variant=variant, tma=tma)

@@ -16,7 +16,7 @@ import triton
 import triton.language as tl
 
 from fastinfer.cuda.kernels.gemm_epilogue import finish, finish_parts
-from fastinfer.cuda.kernels.gemm_tile import blocks, segment, tile_at, whole
+from fastinfer.cuda.kernels.gemm_tile import part, segment, tile_at, whole
 
 UNSPECIALIZED = ["m", "alpha", "beta", "act_alpha", "act_beta", "full", "rest", "streams"]
 
@@ -49,8 +49,8 @@ def _share(
         for tile in range(begin // units, tl.cdiv(end, units)):
             first, last = tl.maximum(begin - tile * units, 0), tl.minimum(end - tile * units, units)
             i, j = tile_at(full + tile, m, n, BM, BN, GROUP)
-            acc = blocks(
-                a, b, first, last, i, j, m, n, k, lda, ldb, TRANS_A, TRANS_B, EVEN_K, PRODUCTS, TMA, BM, BN, BK, 0
+            acc = part(
+                a, b, first, last, i, j, m, n, k, lda, ldb, TRANS_A, TRANS_B, EVEN_K, PRODUCTS, TMA, BM, BN, BK
             )  # fmt: skip
             _leave(acc, work, pid + tile, BM, BN)
 

@@ -34,6 +34,8 @@ def dot(a, b, acc, PRODUCTS: tl.constexpr, BK: tl.constexpr):
     elif PRODUCTS == "fp8":
         # Hopper's fp8 sums keep 14 bits or so: each block's goes to a float32 register.
         acc = tl.dot(a, b, acc, max_num_imprecise_acc=BK)
+    elif PRODUCTS == "fp8 runs":
+        acc = tl.dot(a, b, acc)
     elif PRODUCTS == "tf32":
         acc = tl.dot(a, b, acc, input_precision="tf32")
     elif _INTERPRETED:  # numpy has no bfloat16: the product would be the bits'
@@ -144,12 +146,36 @@ def segment(
 
 
 @triton.jit
+def part(
+    a, b, first, last, i, j, m, n, k, lda, ldb,
+    TRANS_A: tl.constexpr, TRANS_B: tl.constexpr, EVEN_K: tl.constexpr, PRODUCTS: tl.constexpr, TMA: tl.constexpr,
+    BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
+):  # fmt: skip
+    """Blocks first to last where there are no segments. fp8: what the compiler does for every block waits for the tensor cores
+    each time; 512 of k in their 14 bits, with an error of 2^-10 or so that drowns in that of the operands, wait once."""
+    if PRODUCTS == "fp8":
+        return blocks(
+            a, b, first, last, i, j, m, n, k, lda, ldb, TRANS_A, TRANS_B, EVEN_K, "fp8 runs", TMA, BM, BN, BK, 512 // BK
+        )  # fmt: skip
+    else:
+        return blocks(
+            a, b, first, last, i, j, m, n, k, lda, ldb, TRANS_A, TRANS_B, EVEN_K, PRODUCTS, TMA, BM, BN, BK, 0
+        )  # fmt: skip
+
+
+@triton.jit
 def whole(
     a, b, i, j, m, n, k, lda, ldb, SEGMENT: tl.constexpr,
     TRANS_A: tl.constexpr, TRANS_B: tl.constexpr, EVEN_K: tl.constexpr, PRODUCTS: tl.constexpr, TMA: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
     """The sum over k, segments (0: none) added in order."""
-    return blocks(
-        a, b, 0, tl.cdiv(k, BK), i, j, m, n, k, lda, ldb, TRANS_A, TRANS_B, EVEN_K, PRODUCTS, TMA, BM, BN, BK, SEGMENT // BK
-    )  # fmt: skip
+    if SEGMENT == 0:
+        return part(
+            a, b, 0, tl.cdiv(k, BK), i, j, m, n, k, lda, ldb, TRANS_A, TRANS_B, EVEN_K, PRODUCTS, TMA, BM, BN, BK
+        )
+    else:
+        return blocks(
+            a, b, 0, tl.cdiv(k, BK), i, j, m, n, k, lda, ldb,
+            TRANS_A, TRANS_B, EVEN_K, PRODUCTS, TMA, BM, BN, BK, SEGMENT // BK,
+        )  # fmt: skip
