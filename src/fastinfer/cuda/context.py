@@ -86,6 +86,9 @@ class NodeContext(Protocol):
 
     def desc(self, i: int) -> Desc: ...
     def out_desc(self, out: int) -> Desc: ...
+    def typed_out(self, out: int) -> torch.dtype:
+        """As the graph types it: float32 where out_desc says what it is stored as."""
+
     def known(self, i: int) -> np.ndarray | None:
         """Input i, where it is known while planning (constants, shape arithmetic)."""
 
@@ -96,8 +99,12 @@ class NodeContext(Protocol):
         """Constant input i on the device as `dtype` (default: as stored), after `make`, which runs once per program and
         (constant, layout, dtype): layouts of one name mean the same bytes. Raises Declined if it is no constant."""
 
-    def input(self, i: int) -> Handle: ...
-    def output(self, out: int) -> Handle: ...
+    def input(self, i: int, wide: bool = False) -> Handle:
+        """wide: the kernel converts as it loads: it may get float32 where desc(i) is a half (inputs of the model)."""
+
+    def output(self, out: int, wide: bool = False) -> Handle:
+        """wide: the kernel converts as it stores: it may have to store float32 (outputs of the model)."""
+
     def scratch(self, shape: tuple[int, ...], dtype: torch.dtype) -> Handle:
         """Memory until the end of the node's last step; what it holds at first is anything."""
 

@@ -77,11 +77,15 @@ def stored(dtype: torch.dtype, precision: Precision) -> torch.dtype:
     return precision.storage if dtype == torch.float32 else dtype
 
 
-def tensor_of(array: np.ndarray, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    """A copy on the device. What is beyond a half's range becomes its largest number, and not infinite: masks are written
-    with float32's, which bfloat16 rounds up to infinity."""
-    tensor = to_torch(array)
+def narrowed(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """As dtype. What is beyond a half's range becomes its largest number, and not infinite: masks are written with float32's,
+    which bfloat16 rounds up to infinity."""
     if dtype in (torch.float16, torch.bfloat16) and tensor.dtype in (torch.float32, torch.float64):
         most = torch.finfo(dtype).max
         tensor = torch.where(tensor.isinf(), tensor, tensor.clamp(-most, most))
-    return tensor.to(device=device, dtype=dtype)
+    return tensor.to(dtype)
+
+
+def tensor_of(array: np.ndarray, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """A copy on the device; halves saturate."""
+    return narrowed(to_torch(array), dtype).to(device)

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from fastinfer.cuda.control import CONTROL
-from fastinfer.cuda.dtypes import dtype_of_code, stored, to_numpy, to_torch
+from fastinfer.cuda.dtypes import dtype_of_code, narrowed, stored, to_numpy, to_torch
 from fastinfer.cuda.host_node import HostNode
 from fastinfer.cuda.program import DeviceProgram
 from fastinfer.cuda.torch_ops import Call, find
@@ -59,7 +59,7 @@ class Dynamic:
             small_host = value.device.type == "cpu" and self.device.type != "cpu" and value.numel() <= ON_HOST
             if small_host and not value.is_floating_point():
                 return value.numpy()
-            return value.to(device=self.device, dtype=stored(value.dtype, self.program.precision))
+            return narrowed(value, stored(value.dtype, self.program.precision)).to(self.device)
         return value
 
     def _leaving(self, value: Any, code: int) -> Any:

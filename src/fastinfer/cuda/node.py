@@ -23,7 +23,7 @@ class Node:
         self.device = planner.program.device
         self.refusals: list[str] = []
         self._attributes = planner.program.attributes[index]
-        self._steps = len(planner.steps)
+        self._steps, self._narrowed = len(planner.steps), len(planner.narrowed)
         self._scratch: list[int] = []
         self._defined: dict[int, Handle] = {}
         self._aliased = False
@@ -53,6 +53,9 @@ class Node:
     def out_desc(self, out: int) -> Desc:
         return self._planner.values[self.node["outputs"][out]].desc
 
+    def typed_out(self, out: int) -> torch.dtype:
+        return self._planner.values[self.node["outputs"][out]].typed
+
     def known(self, i: int) -> np.ndarray | None:
         return self._planner.values[self.node["inputs"][i]].known if self.has(i) else None
 
@@ -69,12 +72,12 @@ class Node:
 
     # -------------------------------------------------------------------------------------------------- what it declares
 
-    def input(self, i: int) -> Handle:
-        return self._planner.where(self.node["inputs"][i])
+    def input(self, i: int, wide: bool = False) -> Handle:
+        return self._planner.where(self.node["inputs"][i], wide)
 
-    def output(self, out: int) -> Handle:
+    def output(self, out: int, wide: bool = False) -> Handle:
         if out not in self._defined:
-            self._defined[out] = self._planner.define(self.node["outputs"][out])
+            self._defined[out] = self._planner.define(self.node["outputs"][out], wide)
         return self._defined[out]
 
     def scratch(self, shape: tuple[int, ...], dtype: torch.dtype) -> Handle:
@@ -105,14 +108,13 @@ class Node:
     def undo(self) -> None:
         """Of a binder that declined: it leaves nothing."""
         planner = self._planner
+        planner.widen_again(self._narrowed)
         if len(planner.steps) > self._steps or self._aliased:
             raise AssertionError(f"a binder of {self.node['op']} declined after it had begun")
         for root in self._scratch:
             planner.give_back(root)
-        for out, handle in self._defined.items():
-            if planner.storages[handle.root].offset >= 0:
-                planner.give_back(handle.root)
-            planner.values[self.node["outputs"][out]].root = -1
+        for out in self._defined:
+            planner.undefine(self.node["outputs"][out])
 
     def end(self) -> None:
         for root in self._scratch:

@@ -37,6 +37,7 @@ class DeviceProgram:
         self.native = program.shapes_only()
         self._shapes = _core.Executor(self.native, 1)
         self.last_use = self._last_uses()
+        self.leaves = self._leaves()
 
     def shapes(self, inputs: list[tuple[int, tuple[int, ...]]]) -> dict[str, Any]:
         """Of all values, for inputs of these type codes and shapes (see _core.pyi). Raises InputError."""
@@ -76,6 +77,14 @@ class DeviceProgram:
     def _last_uses(self) -> dict[int, int]:
         uses = {v: i for i, n in enumerate(self.nodes) for v in n["inputs"] if v >= 0}
         return {**uses, **{port["value"]: len(self.nodes) for port in self.graph.outputs}}
+
+    def _leaves(self) -> dict[int, torch.dtype | None]:
+        """Values that are outputs, some under another shape, and the type they leave in (None: as they are stored)."""
+        found = {p["value"]: dtype_of_code(p["dtype"]) if p["dtype"] else None for p in self.graph.outputs}
+        for node in reversed(self.nodes):
+            if (node["domain"], node["op"]) in RENAMES and node["outputs"][0] in found:
+                found.setdefault(node["inputs"][0], found[node["outputs"][0]])
+        return found
 
     @staticmethod
     def _attributes(node: dict[str, Any], program: Program) -> dict[str, Any]:

@@ -24,8 +24,8 @@ def window(size, kernel, stride=1):
     return window_of((size, size), (out, out), (kernel, kernel), (stride, stride), None, (kernel // 2,) * 4)
 
 
-def compiled(p, c):
-    types = dict.fromkeys(("x_ptr", "w_ptr", "r_ptr", "y_ptr"), TYPES[p.dtype])
+def compiled(p, c, **others):
+    types = dict.fromkeys(("x_ptr", "w_ptr", "r_ptr", "y_ptr"), TYPES[p.dtype]) | others
     types |= {"b_ptr": "*fp32", "p_ptr": "*fp32", "alpha": "fp32", "beta": "fp32", **dict.fromkeys(SIZES, "i32")}
     options = {"num_warps": c.warps, "num_stages": c.stages}
     return sm90.compile("fastinfer.cuda.kernels.conv_kernel:conv_kernel", types, conv.constants(p, c), options, SIZES)
@@ -83,3 +83,11 @@ def test_depthwise(size, kernel, stride):
         k = sm90.compile(name, types, depthwise.constants(p, c), options, sizes)
         assert k.spills == 0, (c, k.n_regs)
         assert k.count(r"ld\.global[.\w]*\.v4") >= 3 and k.count(r"st\.global[.\w]*\.v4") >= 1, c
+
+
+def test_a_stem_reads_float32():
+    """A model's input as it comes: converted in registers, in flight at four bytes each."""
+    for size, kernel, stride, cout in ((224, 7, 2, 64), (224, 3, 2, 32)):
+        p = problem(size, 3, cout, kernel, x_first=True, stride=stride, epilogue=Epilogue(True, "", "relu"))
+        k = compiled(p, conv.default(p), x_ptr="*fp32")
+        assert k.wgmma and k.spills == 0 and k.shared <= sm90.SHARED, (k.n_regs, k.spills, k.shared)

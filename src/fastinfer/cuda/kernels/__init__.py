@@ -8,3 +8,4 @@ in a CUDA graph. Triton is imported with the family, never by ``import fastinfer
 """
 
 from fastinfer.cuda import device as device  # says whether triton is to interpret, before anybody imports it
+from fastinfer.cuda.kernels import interpreter_range as interpreter_range

@@ -125,6 +125,7 @@ def conv_kernel(
                     else:
                         a = tl.load(x_ptr + offsets, mask=ok[:, None] & (c < CIN)[None, :], other=0.0)
                         b = tl.load(w_at, mask=column_ok[None, :] & (c < CIN)[:, None], other=0.0)
+                a = a.to(b.dtype)  # a model's input may come as float32
                 if INTERPRETED:
                     a = a.to(tl.float32)
                     b = b.to(tl.float32)

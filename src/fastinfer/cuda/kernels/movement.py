@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Elements from one place to another: strided copies, transposes by tiles, padding. Bits are moved as integers.
+"""Elements from one place to another: strided copies, transposes by tiles, padding. Bits are moved as integers, unless
+the two places are of different types (movement.run, at a model's ends).
 
 Bound: bytes, read once and written once. A walk whose last dimension is contiguous on both sides is a pass of the pointwise
 generator (16-byte accesses); one that is contiguous along different dimensions on its two sides goes through tiles that are read
@@ -15,7 +16,8 @@ import triton
 import triton.language as tl
 
 from fastinfer.cuda.kernels import device as _device  # noqa: F401  before triton: it says whether triton interprets
-from fastinfer.cuda.kernels.pointwise import raw
+from fastinfer.cuda.kernels.pointwise import HALVES, raw
+from fastinfer.cuda.kernels.pointwise_math import NAMES
 from fastinfer.cuda.kernels.pointwise_walk import Walk
 
 OUTER = 3  # dimensions around a tile
@@ -23,6 +25,8 @@ LEAST = 512  # elements of a tile; smaller ones are left to a strided copy, whos
 RANK = 4  # of what is padded, collapsed
 MODES = {"constant": 0, "edge": 1, "reflect": 2, "wrap": 3}
 
+
+_bounded = NAMES["_bounded"]
 
 # ------------------------------------------------------------------------------------------------------------- transposes
 
@@ -92,7 +96,8 @@ def workspace(problem: Problem, config: Config) -> int:
 
 @triton.jit
 def _transpose(
-    x, y, ni, nj, xj, yi, e1, e2, x0, x1, x2, y0, y1, y2, BI: tl.constexpr, BJ: tl.constexpr, WIDE: tl.constexpr
+    x, y, ni, nj, xj, yi, e1, e2, x0, x1, x2, y0, y1, y2, BI: tl.constexpr, BJ: tl.constexpr, WIDE: tl.constexpr,
+    MOST: tl.constexpr,
 ):  # fmt: skip
     pid = tl.program_id(0)
     across = tl.cdiv(nj, BJ)
@@ -107,16 +112,19 @@ def _transpose(
     o0 = o // (e1 * e2)
     inside = (i < ni)[:, None] & (j < nj)[None, :]
     v = tl.load(x + (o0 * x0 + o1 * x1 + o2 * x2) + (i[:, None] + j[None, :] * xj), mask=inside)
-    tl.store(y + (o0 * y0 + o1 * y1 + o2 * y2) + (i[:, None] * yi + j[None, :]), v, mask=inside)
+    if MOST:
+        v = _bounded(v.to(tl.float32), MOST)
+    tl.store(y + (o0 * y0 + o1 * y1 + o2 * y2) + (i[:, None] * yi + j[None, :]), v.to(y.dtype.element_ty), mask=inside)
 
 
 def run(x: torch.Tensor, y: torch.Tensor, problem: Problem, config: Config) -> None:
-    p = problem
+    """Both of one type, or floats that are converted on the way; halves saturate."""
+    p, same = problem, x.dtype == y.dtype
     extents, xo, yo = zip(*p.outer)
     tiles = triton.cdiv(p.ni, config.bi) * triton.cdiv(p.nj, config.bj) * extents[0] * extents[1] * extents[2]
     _transpose[(tiles,)](
-        raw(x), raw(y), p.ni, p.nj, p.xj, p.yi, extents[1], extents[2], *xo, *yo,
-        BI=config.bi, BJ=config.bj, WIDE=p.wide, num_warps=config.num_warps,
+        raw(x) if same else x, raw(y) if same else y, p.ni, p.nj, p.xj, p.yi, extents[1], extents[2], *xo, *yo,
+        BI=config.bi, BJ=config.bj, WIDE=p.wide, MOST=0.0 if same else HALVES.get(y.dtype, 0.0), num_warps=config.num_warps,
     )  # fmt: skip
 
 

@@ -20,23 +20,28 @@ from fastinfer.cuda.kernels.pointwise_source import Program
 from fastinfer.cuda.kernels.pointwise_walk import Walk
 
 COPY = Program(("i",), ("copy",), (0, -1, -1), (0,))
+CAST = Program(("f",), ("copy",), (0, -1, -1), (0,))
 _RAW = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 BYTES = {torch.uint8: (0.0, 255.0), torch.int8: (-128.0, 127.0)}
+HALVES = {t: torch.finfo(t).max for t in (torch.float16, torch.bfloat16)}
 
 
 @dataclass(frozen=True)
 class Problem:
-    """dtypes: of the tensors, inputs that are not scalars, then outputs; walk: over the same."""
+    """dtypes: of the tensors, inputs that are not scalars, then outputs; walk: over the same. bounded: finite results beyond a
+    half's range become its largest number (else they become infinite); 8-bit types always saturate."""
 
     program: Program
     walk: Walk
     dtypes: tuple[torch.dtype, ...]
+    bounded: bool = False
 
     @functools.cached_property
     def form(self) -> S.Form:
         outputs = self.dtypes[len(self.dtypes) - len(self.program.outputs) :]
         kinds = self.program.output_kinds()
-        return S.form_of(self.walk, tuple(BYTES.get(t) if k == "f" else None for t, k in zip(outputs, kinds)))
+        limits = {**BYTES, **(HALVES if self.bounded else {})}
+        return S.form_of(self.walk, tuple(limits.get(t) if k == "f" else None for t, k in zip(outputs, kinds)))
 
 
 @dataclass(frozen=True)
@@ -111,6 +116,11 @@ def raw(t: torch.Tensor) -> torch.Tensor:
 def copy_problem(walk: Walk, itemsize: int) -> Problem:
     """Elements of 1, 2, 4 or 8 bytes from one place (walk's operand 0) to another (1)."""
     return Problem(COPY, walk, (_RAW[itemsize],) * 2)
+
+
+def cast_problem(walk: Walk, source: torch.dtype, target: torch.dtype) -> Problem:
+    """Float numbers from one place (walk's operand 0) to another (1)."""
+    return Problem(CAST, walk, (source, target), bounded=True)
 
 
 def copy(x: torch.Tensor, y: torch.Tensor, problem: Problem, config: Config) -> None:

@@ -120,6 +120,12 @@ def _negative(x, y):
     return tl.where(x < 0, y, x)
 
 
+@triton.jit
+def _bounded(x, most):
+    """Finite numbers beyond ±most are its ends; infinities and NaN stay."""
+    return tl.where(tl.abs(x) == float("inf"), x, _least(_most(x, -most), most))
+
+
 # What generated sources may name.
 NAMES = {
     "tl": tl,
@@ -128,6 +134,7 @@ NAMES = {
         for name, value in list(globals().items())
         if name in (
             "_least", "_most", "_sigmoid", "_tanh", "_softplus", "_gelu", "_gelu_tanh", "_round", "_sign", "_sign_int", "_pow", "_negative",
+            "_bounded",
         )
     },
 }  # fmt: skip

@@ -41,16 +41,20 @@ class Program:
         return [kinds[len(self.kinds) + k] for k in self.outputs]
 
 
+Limit = tuple[float, float] | float | None
+
+
 @dataclass(frozen=True)
 class Form:
     """What of a walk the text depends on. units[k][d]: operand k's stride along d: 0 none, -1 one element, else the power of
-    two (up to 16) that divides it; offsets[k] likewise; inner: the same of the last extent. saturate: (low, high) of bytes."""
+    two (up to 16) that divides it; offsets[k] likewise; inner: the same of the last extent. limits: of the results, (low, high)
+    of bytes, the largest number of a half that is not to become infinite."""
 
     units: tuple[tuple[int, ...], ...]
     offsets: tuple[int, ...]
     inner: int
     wide: bool
-    saturate: tuple[tuple[float, float] | None, ...]
+    limits: tuple[Limit, ...]
 
 
 def unit(n: int) -> int:
@@ -59,14 +63,14 @@ def unit(n: int) -> int:
     return 1 if u == 2 else u
 
 
-def form_of(walk: Walk, saturate: tuple[tuple[float, float] | None, ...]) -> Form:
+def form_of(walk: Walk, limits: tuple[Limit, ...]) -> Form:
     last = len(walk.extents) - 1
     units = tuple(
         tuple(0 if s == 0 else -1 if s == 1 and d == last else unit(s) for d, s in enumerate(strides))
         for strides in walk.strides
     )
     return Form(
-        units, tuple(unit(o) if o else 0 for o in walk.offsets), unit(walk.extents[-1]), walk.wide, saturate
+        units, tuple(unit(o) if o else 0 for o in walk.offsets), unit(walk.extents[-1]), walk.wide, limits
     )  # fmt: skip
 
 
@@ -164,10 +168,11 @@ class _Text:
         return lines
 
     def store(self, j: int, value: str, mask: str) -> list[str]:
-        at, between = len(self.tensors) + j, self.form.saturate[j]
-        if between is not None:
-            low, high = between
-            value = f"tl.minimum(tl.maximum({value}, {low}), {high})"
+        at, limit = len(self.tensors) + j, self.form.limits[j]
+        if isinstance(limit, tuple):
+            value = f"tl.minimum(tl.maximum({value}, {limit[0]}), {limit[1]})"
+        elif limit is not None:
+            value = f"_bounded({value}, {limit})"
         return [f"tl.store({self.address(at)}, ({value}).to(y{j}.dtype.element_ty){', mask=' + mask if mask else ''})"]
 
 

@@ -10,6 +10,9 @@ from fastinfer.cuda.kernels import conv, depthwise
 from fastinfer.cuda.kernels.conv_epilogue import Epilogue, epilogue_of
 from fastinfer.cuda.kernels.conv_geometry import Window, window_of
 
+# Elements of a model's input up to which a stem reads it as float32: that takes half as many registers again, and half the loads
+# in flight, but no step of its own. Its bits are the same.
+WIDE = 1 << 20
 _FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -66,7 +69,7 @@ def bind_conv(ctx: NodeContext) -> None:
     problem = conv.Problem(
         dtype, _products(ctx, dtype), ctx.desc(0).shape[0], window, groups, cin, cout // groups, epilogue, x_first
     )
-    _bind_product(ctx, problem, ctx.input(3) if ctx.has(3) else None)
+    _bind_product(ctx, problem, ctx.input(3, wide=True) if ctx.has(3) else None)
 
 
 def _bind_depthwise(ctx: NodeContext, problem: depthwise.Problem) -> None:
@@ -84,9 +87,11 @@ def _bind_product(ctx: NodeContext, problem: conv.Problem, residual: Handle | No
     bias = _bias(ctx)
     config = ctx.choose(conv, problem)
     size = conv.workspace(problem, config)
+    wide = problem.mode == "gather" and ctx.desc(0).elements <= WIDE
     ctx.step(
         f"triton_conv {problem.mode} {config.block_m}x{config.block_n}x{config.block_k} {config.variant}", conv.run,
-        ctx.input(0), w, bias, residual, ctx.scratch((size,), torch.uint8) if size else None, ctx.output(0),
+        ctx.input(0, wide=wide), w, bias, residual, ctx.scratch((size,), torch.uint8) if size else None,
+        ctx.output(0, wide=True),
         flops=problem.flops, problem=problem, config=config,
     )  # fmt: skip
 

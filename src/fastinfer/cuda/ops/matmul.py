@@ -75,7 +75,7 @@ def _bind(ctx: NodeContext, form: Form) -> None:
     if len(shape.batch) > 2:
         raise Declined(f"batch axes of {a.shape} and {b.shape} that come to {len(shape.batch)}")
     bias, residual, strides = _addends(ctx, form, shape)
-    c = ctx.output(0)
+    c = ctx.output(0, wide=True)
     if c.desc.elements == 0:
         return
     eight = _eight_bits(ctx, form, shape)
@@ -176,7 +176,7 @@ def _addends(ctx: NodeContext, form: Form, s: MatMulShape) -> tuple[Handle | Non
     if form.residual >= 0 and ctx.has(form.residual):
         if ctx.desc(form.residual).shape != ctx.out_desc(0).shape:
             raise Declined(f"a residual of shape {ctx.desc(form.residual).shape} for {ctx.out_desc(0).shape}")
-        residual, strides = ctx.input(form.residual), (s.m * s.n, s.n, 1)
+        residual, strides = ctx.input(form.residual, wide=True), (s.m * s.n, s.n, 1)
     if form.addend >= 0 and ctx.has(form.addend) and form.beta != 0:
         shape = (1, 1, *ctx.desc(form.addend).shape)[-2:]
         if len(ctx.desc(form.addend).shape) > 2 or shape[0] not in (1, s.m) or shape[1] not in (1, s.n):

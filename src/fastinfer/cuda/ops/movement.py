@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from fastinfer.cuda.context import Binder, Declined, NodeContext
+from fastinfer.cuda.dtypes import tensor_of
 from fastinfer.cuda.kernels import movement, movement_parts, pointwise
 from fastinfer.cuda.kernels.pointwise_walk import LIMIT, Walk, broadcast, dense, walk_over
 
@@ -36,16 +37,20 @@ def move(ctx: NodeContext, walk: Walk) -> None:
     if walk.elements == 0:
         ctx.output(0)
         return
-    tiled = movement.transpose_problem(walk, size)
+    x, y = ctx.input(0, wide=True), ctx.output(0, wide=True)
+    tiled = movement.transpose_problem(walk, max(x.desc.dtype.itemsize, size))
     if tiled is not None:
         chosen = ctx.choose(movement, tiled)
-        ctx.step(
-            f"triton_transpose {chosen}", movement.run, ctx.input(0), ctx.output(0), problem=tiled, config=chosen
-        )  # fmt: skip
+        ctx.step(f"triton_transpose {chosen}", movement.run, x, y, problem=tiled, config=chosen)
         return
-    problem = pointwise.copy_problem(walk, size)
+    if x.desc.dtype != y.desc.dtype:
+        problem = pointwise.cast_problem(walk, x.desc.dtype, y.desc.dtype)
+        config = ctx.choose(pointwise, problem)
+        ctx.step(f"triton_copy {config}", pointwise.run, x, y, problem=problem, config=config)
+        return
+    problem = pointwise.copy_problem(walk, x.desc.dtype.itemsize)
     config = ctx.choose(pointwise, problem)
-    ctx.step(f"triton_copy {config}", pointwise.copy, ctx.input(0), ctx.output(0), problem=problem, config=config)
+    ctx.step(f"triton_copy {config}", pointwise.copy, x, y, problem=problem, config=config)
 
 
 def _walk(extents: Sequence[int], strides: Sequence[int], offset: int = 0) -> Walk:
@@ -175,8 +180,7 @@ def _bits(ctx: NodeContext, size: int) -> int:
     known = ctx.known(2)
     if known is None:
         raise Declined("input 2 is not known before the model runs")
-    value = np.ravel(known)[0].item()
-    return int(pointwise.raw(torch.tensor([value], dtype=dtype)).item())
+    return int(pointwise.raw(tensor_of(np.ravel(known)[:1], dtype, torch.device("cpu"))).item())
 
 
 def bind_pad(ctx: NodeContext) -> None:

@@ -40,7 +40,7 @@ def _parameter(ctx: NodeContext, i: int) -> Handle | None:
     """Constants keep float32, whatever is stored between steps."""
     if not ctx.has(i):
         return None
-    return ctx.constant(i, dtype=torch.float32) if ctx.is_constant(i) else ctx.input(i)
+    return ctx.constant(i, dtype=torch.float32) if ctx.is_constant(i) else ctx.input(i, wide=True)
 
 
 def _bind_rows(
@@ -63,9 +63,9 @@ def _bind_rows(
     config = ctx.choose(norm, problem)
     ctx.step(
         f"triton_{'rms' if rms else 'layer'}_norm_{config.variant} {config.rows}x{config.columns}", norm.run,
-        ctx.input(0), ctx.input(residual) if residual >= 0 else None,
-        *(_parameter(ctx, i) if i >= 0 else None for i in (xbias, scale, bias)), ctx.output(0),
-        ctx.output(1) if total else None, problem=problem, config=config, epsilon=float(ctx.attr("epsilon", 1e-5)),
+        ctx.input(0, wide=True), ctx.input(residual, wide=True) if residual >= 0 else None,
+        *(_parameter(ctx, i) if i >= 0 else None for i in (xbias, scale, bias)), ctx.output(0, wide=True),
+        ctx.output(1, wide=True) if total else None, problem=problem, config=config, epsilon=float(ctx.attr("epsilon", 1e-5)),
     )  # fmt: skip
 
 
@@ -120,8 +120,8 @@ def bind_group_norm(ctx: NodeContext) -> None:
     config = ctx.choose(norm_groups, problem)
     room = norm_groups.workspace(problem, config, shape[0])
     ctx.step(
-        f"triton_group_norm_{config.variant}", norm_groups.run, ctx.input(0), _parameter(ctx, 1), _parameter(ctx, 2),
-        ctx.output(0), ctx.scratch((room // 4,), torch.float32) if room else None, problem=problem, config=config,
+        f"triton_group_norm_{config.variant}", norm_groups.run, ctx.input(0, wide=True), _parameter(ctx, 1),
+        _parameter(ctx, 2), ctx.output(0, wide=True), ctx.scratch((room // 4,), torch.float32) if room else None, problem=problem, config=config,
         epsilon=float(ctx.attr("epsilon", 1e-5)),
     )  # fmt: skip
 
@@ -135,8 +135,8 @@ def bind_softmax(ctx: NodeContext) -> None:
     problem = softmax.Problem(ctx.desc(0).dtype, n, inner, ctx.node["op"] == "LogSoftmax")
     config = ctx.choose(softmax, problem)
     ctx.step(
-        f"triton_softmax_{config.variant} {config.along}x{config.across}", softmax.run, ctx.input(0), ctx.output(0),
-        problem=problem, config=config,
+        f"triton_softmax_{config.variant} {config.along}x{config.across}", softmax.run, ctx.input(0, wide=True),
+        ctx.output(0, wide=True), problem=problem, config=config,
     )  # fmt: skip
 
 

@@ -87,17 +87,29 @@ def add(ctx: NodeContext, build: Build, outputs: list[Operand]) -> None:
         raise Declined(f"{len(build.tensors)} inputs and {len(wanted)} outputs; at most {MOST} of each")
     program = build.program([o for _, o in wanted])
     shape = ctx.out_desc(wanted[0][0]).shape
-    dtypes = [ctx.desc(i).dtype for i, _ in build.tensors] + [ctx.out_desc(j).dtype for j, _ in wanted]
-    for t in dtypes:
+    for t in [ctx.desc(i).dtype for i, _ in build.tensors] + [ctx.out_desc(j).dtype for j, _ in wanted]:
         kind(t)
     walk = walk_broadcast(shape, [s for _, s in build.tensors], len(wanted))
-    problem = pointwise.Problem(program, walk, tuple(dtypes))
-    handles: list[Handle] = [ctx.input(i) for i, _ in build.tensors] + [ctx.output(j) for j, _ in wanted]
+    inputs = [ctx.input(i, wide=True) for i, _ in build.tensors]
+    handles: list[Handle] = inputs + [ctx.output(j, wide=True) for j, _ in wanted]
     if walk.elements == 0:
         return
+    bounded = any(_overflows(ctx, j, build, inputs) for j, _ in wanted)
+    problem = pointwise.Problem(program, walk, tuple(h.desc.dtype for h in handles), bounded)
     config = ctx.choose(pointwise, problem)
     name = f"triton_pointwise[{len(build.ops)}] {config}"
     ctx.step(name, pointwise.run, *handles, problem=problem, config=config, scalars=tuple(build.scalars.values()))
+
+
+def _overflows(ctx: NodeContext, out: int, build: Build, inputs: list[Handle]) -> bool:
+    """Whether numbers reach a half beyond its range: masks are made of float32's least number, whose infinity would make a row
+    that is masked out NaN. What the graph itself types a half overflows as ONNX says."""
+    stored = ctx.out_desc(out).dtype
+    if ctx.typed_out(out) == stored or stored not in pointwise.HALVES:
+        return False
+    most = pointwise.HALVES[stored]
+    wide = any(h.desc.dtype in _FLOATS and torch.finfo(h.desc.dtype).max > most for h in inputs)
+    return wide or any(most < abs(value) < inf for value in build.scalars.values())
 
 
 def bind_program(ctx: NodeContext) -> None:

@@ -79,10 +79,10 @@ def _reduction(op: str) -> Binder:
         problems = _problems(op, shape, axes, dtype)
         if dtype not in _FLOATS and len(problems) > 1 and dtype not in (torch.int32, torch.int64):
             raise Declined(f"several runs of axes of {dtype}")
-        y = ctx.output(0)
+        y = ctx.output(0, wide=True)
         if ctx.out_desc(0).elements == 0:
             return
-        at = ctx.input(0)
+        at = ctx.input(0, wide=True)
         for nth, problem in enumerate(problems):
             config = ctx.choose(reduce, problem)
             whole = torch.int64 if problem.dtype == torch.int64 else torch.int32
@@ -107,7 +107,7 @@ def _arg(op: str) -> Binder:
         last = bool(ctx.attr("select_last_index", 0))
         problem = reduce.Problem(op, prod(shape[:axis]), length, prod(shape[axis + 1 :]), ctx.desc(0).dtype, last)
         config = ctx.choose(reduce, problem)
-        x, y = ctx.input(0), ctx.output(0)
+        x, y = ctx.input(0, wide=True), ctx.output(0)
         if ctx.out_desc(0).elements:
             ctx.step(f"triton_{op.lower()} {config}", reduce.run, x, y, None, problem=problem, config=config)
 
