@@ -20,7 +20,15 @@ struct Launch {
   unsigned shared = 0;   // dynamic bytes
   unsigned cluster = 1;  // blocks along x that share a cluster
   void* stream = nullptr;
+  // Begins when all blocks of the launch before it have begun and allow it (let_next_begin) or have ended; the kernel
+  // must call wait_for_previous before it touches what other launches write.
+  bool early = false;
 };
+
+#ifdef __CUDACC__
+__device__ __forceinline__ void let_next_begin() { asm volatile("griddepcontrol.launch_dependents;" ::: "memory"); }
+__device__ __forceinline__ void wait_for_previous() { asm volatile("griddepcontrol.wait;" ::: "memory"); }
+#endif
 
 template <class P, class... Args>
 void launch(void (*kernel)(P), const P& p, const Launch& l, const Args&... what) {
@@ -32,12 +40,19 @@ void launch(void (*kernel)(P), const P& p, const Launch& l, const Args&... what)
   config.blockDim = l.block;
   config.dynamicSmemBytes = l.shared;
   config.stream = static_cast<cudaStream_t>(l.stream);
-  cudaLaunchAttribute attribute[1] = {};
-  attribute[0].id = cudaLaunchAttributeClusterDimension;
-  attribute[0].val.clusterDim.x = l.cluster;
-  attribute[0].val.clusterDim.y = attribute[0].val.clusterDim.z = 1;
-  config.attrs = attribute;
-  config.numAttrs = l.cluster > 1 ? 1 : 0;
+  cudaLaunchAttribute attributes[2] = {};
+  config.attrs = attributes;
+  if (l.cluster > 1) {
+    cudaLaunchAttribute& a = attributes[config.numAttrs++];
+    a.id = cudaLaunchAttributeClusterDimension;
+    a.val.clusterDim.x = l.cluster;
+    a.val.clusterDim.y = a.val.clusterDim.z = 1;
+  }
+  if (l.early) {
+    cudaLaunchAttribute& a = attributes[config.numAttrs++];
+    a.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    a.val.programmaticStreamSerializationAllowed = 1;
+  }
   check_cuda(cudaLaunchKernelEx(&config, kernel, p), what..., ", grid ", l.grid.x, "x", l.grid.y, "x", l.grid.z,
              ", block ", l.block.x, ", cluster ", l.cluster, ", shared ", l.shared);
 }

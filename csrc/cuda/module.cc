@@ -7,7 +7,7 @@
 #include "csrc/base/exceptions.h"
 #include "csrc/cuda/device.h"
 #include "kernels/batching/ragged.cuh"
-#include "kernels/nbits/w4a16.cuh"
+#include "kernels/nbits/wna16.cuh"
 #include "kernels/tiny/mlp.cuh"
 
 namespace py = pybind11;
@@ -35,11 +35,11 @@ void export_ragged(py::module_& m) {
   m.def("unpack_ragged", [](const Ragged& r, uintptr_t stream) { unpack_ragged(r, at<void>(stream)); });
 }
 
-void export_w4a16(py::module_& m) {
-  py::class_<W4A16>(m, "W4A16")
+void export_wna16(py::module_& m) {
+  py::class_<WnA16>(m, "WnA16")
       .def(py::init([](uintptr_t a, uintptr_t weights, uintptr_t meta, uintptr_t bias, uintptr_t y, int64_t rows,
-                       int64_t n, int64_t k, int block_shift, bool bf16, int warps, int split) {
-        return W4A16{at<void>(a),
+                       int64_t n, int64_t k, int bits, int block_shift, bool bf16, int warps, int split) {
+        return WnA16{at<void>(a),
                      at<uint32_t>(weights),
                      at<uint32_t>(meta),
                      at<void>(bias),
@@ -47,32 +47,33 @@ void export_w4a16(py::module_& m) {
                      rows,
                      n,
                      k,
+                     bits,
                      block_shift,
                      bf16,
                      warps,
                      split};
       }));
-  m.def("w4_extents", [](int64_t n, int64_t k, int block_shift) {
-    const W4Extents x = w4_extents(n, k, block_shift);
+  m.def("wn_extents", [](int64_t n, int64_t k, int bits, int block_shift) {
+    const WnExtents x = wn_extents(n, k, bits, block_shift);
     return py::make_tuple(x.pairs, x.chunks, x.blocks);
   });
-  m.def("w4_schedule", [](int64_t n, int64_t k) {
-    const W4Schedule s = w4_schedule(n, k);
+  m.def("wn_schedule", [](int64_t n, int64_t k, int bits) {
+    const WnSchedule s = wn_schedule(n, k, bits);
     return py::make_tuple(s.warps, s.split);
   });
-  m.def("w4_shuffle", [](int64_t n, int64_t k, int block_shift, uintptr_t q, uintptr_t weights) {
+  m.def("wn_shuffle", [](int64_t n, int64_t k, int bits, int block_shift, uintptr_t q, uintptr_t weights) {
     py::gil_scoped_release unlocked;
-    w4_shuffle(n, k, block_shift, at<uint8_t>(q), at<uint32_t>(weights));
+    wn_shuffle(n, k, bits, block_shift, at<uint8_t>(q), at<uint32_t>(weights));
   });
-  m.def("w4_unshuffle", [](int64_t n, int64_t k, int block_shift, uintptr_t weights, uintptr_t q) {
-    w4_unshuffle(n, k, block_shift, at<uint32_t>(weights), at<uint8_t>(q));
+  m.def("wn_unshuffle", [](int64_t n, int64_t k, int bits, int block_shift, uintptr_t weights, uintptr_t q) {
+    wn_unshuffle(n, k, bits, block_shift, at<uint32_t>(weights), at<uint8_t>(q));
   });
-  m.def("w4_shuffle_meta",
-        [](int64_t n, int64_t k, int block_shift, uintptr_t scales, uintptr_t zeros, uintptr_t meta) {
-          w4_shuffle_meta(n, k, block_shift, at<float>(scales), at<uint8_t>(zeros), at<uint32_t>(meta));
+  m.def("wn_shuffle_meta",
+        [](int64_t n, int64_t k, int bits, int block_shift, uintptr_t scales, uintptr_t zeros, uintptr_t meta) {
+          wn_shuffle_meta(n, k, bits, block_shift, at<float>(scales), at<uint8_t>(zeros), at<uint32_t>(meta));
         });
-  m.def("w4a16", [](const W4A16& p, uintptr_t stream) { w4a16(p, at<void>(stream)); });
-  m.def("w4a16_on_host", &w4a16_on_host);
+  m.def("wna16", [](const WnA16& p, uintptr_t stream) { wna16(p, at<void>(stream)); });
+  m.def("wna16_on_host", &wna16_on_host);
 }
 
 // layers: (weights, bias or 0, in, out, activation's number)
@@ -107,6 +108,6 @@ PYBIND11_MODULE(_cuda, m) {
   m.def("device_count", &device_count);
   m.def("runtime_version", &runtime_version);
   export_ragged(m);
-  export_w4a16(m);
+  export_wna16(m);
   export_mlp(m);
 }

@@ -105,6 +105,8 @@ __global__ void __launch_bounds__(kThreads, 1) mlp_kernel(const __grid_constant_
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, blocks = gridDim.x, width = mlp_width(p);
   const int64_t row0 = static_cast<int64_t>(blockIdx.y) * kMlpRows;
   if (blockIdx.y == 0) ask_for_weights<T>(p);
+  let_next_begin();
+  wait_for_previous();
   const int in = p.layers[0].in, padded = mlp_padded(in);
   for (int i = threadIdx.x; i < kMlpRows * padded; i += kThreads) {
     const int row = i / padded, column = i % padded;
@@ -153,7 +155,7 @@ void run(const Mlp& p, void* stream) {
         kShared / (2 * kMlpRows * 4), " features and ", 65535 * kMlpRows, " rows");
   launch(mlp_kernel<T>, p,
          {dim3(static_cast<unsigned>(blocks), static_cast<unsigned>(tiles)), dim3(kThreads),
-          static_cast<unsigned>(shared), static_cast<unsigned>(blocks), stream},
+          static_cast<unsigned>(shared), static_cast<unsigned>(blocks), stream, true},
          "mlp: ", p.count, " layers of at most ", width, " features, ", p.m, " rows");
 }
 

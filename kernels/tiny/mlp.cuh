@@ -7,9 +7,10 @@
 // inside a CUDA graph; the bound is latency. So a thread block cluster takes 8 rows through all layers: every block
 // holds all features of its rows in shared memory, computes its share of a layer's features and writes them into every
 // block's shared memory; a cluster barrier ends a layer. Weights come through L2, where the first blocks ask for all
-// layers' at the start. A warp computes 4 features of 8 rows: its lanes stride over i with 16-byte loads, 32 sums are
-// then added over 32 lanes in 31 shuffles, lane l ends with feature l / 8 of row l % 8. The order of a sum is that of
-// lanes and depends on i's extent only, so a row's bits do not depend on m, on the cluster or on its neighbours.
+// layers' at the start, before they wait for the launch whose result they read (griddepcontrol). A warp computes 4
+// features of 8 rows: its lanes stride over i with 16-byte loads, 32 sums are then added over 32 lanes in 31 shuffles,
+// lane l ends with feature l / 8 of row l % 8. The order of a sum is that of lanes and depends on i's extent only, so a
+// row's bits do not depend on m, on the cluster or on its neighbours.
 #pragma once
 #include <cmath>
 #include <cstdint>

@@ -64,67 +64,70 @@ def _stream(tensor: torch.Tensor) -> int:
     return torch.cuda.current_stream(tensor.device).cuda_stream
 
 
-# ------------------------------------------------------------------------------------------- kernels/nbits/w4a16.cuh
+# ------------------------------------------------------------------------------------------- kernels/nbits/wna16.cuh
 
 
-def w4_weights(q: torch.Tensor, n: int, k: int, block: int) -> torch.Tensor:
-    """MatMulNBits' B, uint8 [n, ceil(k / block), block / 2] → int32 in the order that lanes read. On the host."""
+def wn_weights(q: torch.Tensor, n: int, k: int, bits: int, block: int) -> torch.Tensor:
+    """MatMulNBits' B, uint8 [n, ceil(k / block), block * bits / 8] → int32 in the order that lanes read. On the host."""
     shift = block.bit_length() - 1
-    pairs, chunks, _ = _cuda.w4_extents(n, k, shift)
+    pairs, chunks, _ = _cuda.wn_extents(n, k, bits, shift)
     host = q.cpu().contiguous()
-    if host.dtype != torch.uint8 or host.numel() != n * -(-k // block) * block // 2:
-        raise ValueError(f"{host.dtype} {tuple(host.shape)}; needed: uint8, {n=}, {k=}, {block=}")
-    out = torch.empty((pairs, chunks, 256), dtype=torch.int32)
-    _cuda.w4_shuffle(n, k, shift, host.data_ptr(), out.data_ptr())
+    if host.dtype != torch.uint8 or host.numel() != n * -(-k // block) * block * bits // 8:
+        raise ValueError(f"{host.dtype} {tuple(host.shape)}; needed: uint8, {n=}, {k=}, {bits=}, {block=}")
+    out = torch.empty((pairs, chunks, 64 * bits), dtype=torch.int32)
+    _cuda.wn_shuffle(n, k, bits, shift, host.data_ptr(), out.data_ptr())
     return out.to(q.device)
 
 
-def w4_meta(scales: torch.Tensor, zeros: torch.Tensor | None, n: int, k: int, block: int) -> torch.Tensor:
-    """Scales [n, ceil(k / block)] and zero points, packed in uint8 as MatMulNBits has them (None: 8) → int32, a word each."""
+def wn_meta(scales: torch.Tensor, zeros: torch.Tensor | None, n: int, k: int, bits: int, block: int) -> torch.Tensor:
+    """Scales [n, ceil(k / block)] and zero points, packed in uint8 as MatMulNBits has them (None: half of the range) → int32, a
+    word each."""
     shift = block.bit_length() - 1
-    pairs, _, blocks = _cuda.w4_extents(n, k, shift)
+    pairs, _, blocks = _cuda.wn_extents(n, k, bits, shift)
     host = scales.cpu().float().contiguous()
     packed = None if zeros is None else zeros.cpu().contiguous()
     given = -(-k // block)
-    if host.numel() != n * given or (packed is not None and packed.numel() != n * ((given + 1) // 2)):
+    if host.numel() != n * given or (packed is not None and packed.numel() != n * -(-given * bits // 8)):
         raise ValueError(
-            f"{host.numel()} scales, {0 if packed is None else packed.numel()} zero points; {n=}, {k=}, {block=}"
+            f"{host.numel()} scales, {0 if packed is None else packed.numel()} zero points; {n=}, {k=}, {bits=}, {block=}"
         )
     out = torch.empty((pairs, blocks, 32), dtype=torch.int32)
-    _cuda.w4_shuffle_meta(n, k, shift, host.data_ptr(), 0 if packed is None else packed.data_ptr(), out.data_ptr())
+    _cuda.wn_shuffle_meta(
+        n, k, bits, shift, host.data_ptr(), 0 if packed is None else packed.data_ptr(), out.data_ptr()
+    )
     return out.to(scales.device)
 
 
-def w4a16(
+def wna16(
     a: torch.Tensor, weights: torch.Tensor, meta: torch.Tensor, bias: torch.Tensor | None, y: torch.Tensor,
-    *, block: int, warps: int = 0, split: int = 0,
+    *, bits: int, block: int, warps: int = 0, split: int = 0,
 ) -> None:  # fmt: skip
     """y [..., n] = a [..., k] times the weights, + bias [n]; a, bias, y: float16 or bfloat16; warps, split: 0 chooses."""
-    _cuda.w4a16(_w4a16(a, weights, meta, bias, y, block, a.dtype == torch.bfloat16, warps, split), _stream(a))
+    _cuda.wna16(_wna16(a, weights, meta, bias, y, bits, block, a.dtype == torch.bfloat16, warps, split), _stream(a))
 
 
-def w4a16_on_host(
+def wna16_on_host(
     a: torch.Tensor, weights: torch.Tensor, meta: torch.Tensor, bias: torch.Tensor | None, y: torch.Tensor,
-    *, block: int, bf16: bool, split: int = 0,
+    *, bits: int, block: int, bf16: bool, split: int = 0,
 ) -> None:  # fmt: skip
     """The kernel's arithmetic for tests: float32 tensors on the host that hold numbers of the half type."""
-    _cuda.w4a16_on_host(_w4a16(a, weights, meta, bias, y, block, bf16, 0, split))
+    _cuda.wna16_on_host(_wna16(a, weights, meta, bias, y, bits, block, bf16, 0, split))
 
 
-def _w4a16(
-    a: torch.Tensor, weights: torch.Tensor, meta: torch.Tensor, bias: torch.Tensor | None, y: torch.Tensor, block: int, bf16: bool,
-    warps: int, split: int,
+def _wna16(
+    a: torch.Tensor, weights: torch.Tensor, meta: torch.Tensor, bias: torch.Tensor | None, y: torch.Tensor, bits: int, block: int,
+    bf16: bool, warps: int, split: int,
 ) -> Any:  # fmt: skip
     n, k = y.shape[-1], a.shape[-1]
     shift = block.bit_length() - 1
-    pairs, chunks, blocks = _cuda.w4_extents(n, k, shift)
-    if tuple(weights.shape) != (pairs, chunks, 256) or tuple(meta.shape) != (pairs, blocks, 32):
+    pairs, chunks, blocks = _cuda.wn_extents(n, k, bits, shift)
+    if tuple(weights.shape) != (pairs, chunks, 64 * bits) or tuple(meta.shape) != (pairs, blocks, 32):
         raise ValueError(
-            f"weights {tuple(weights.shape)}, meta {tuple(meta.shape)} are not those of n={n}, k={k}, {block=}"
+            f"weights {tuple(weights.shape)}, meta {tuple(meta.shape)} are not those of n={n}, k={k}, {bits=}, {block=}"
         )
     bias_at = 0 if bias is None else bias.data_ptr()
-    return _cuda.W4A16(
-        a.data_ptr(), weights.data_ptr(), meta.data_ptr(), bias_at, y.data_ptr(), a.numel() // max(k, 1), n, k, shift, bf16,
+    return _cuda.WnA16(
+        a.data_ptr(), weights.data_ptr(), meta.data_ptr(), bias_at, y.data_ptr(), a.numel() // max(k, 1), n, k, bits, shift, bf16,
         warps, split,
     )  # fmt: skip
 

@@ -57,6 +57,18 @@ def instructions():
     return code
 
 
+def innermost_loop(kernel, instruction):
+    """The instructions of the smallest loop that holds `instruction`."""
+    body = next(p for p in disassembly().split("Function : ")[1:] if p.startswith(f"{kernel}\n"))
+    code = [(int(at, 16), text) for at, text in re.findall(r"/\*([0-9a-f]{4,})\*/\s+([^;]*);", body)]
+    loops = []
+    for end, text in code:
+        jump = re.search(r"\bBRA\b.*?(0x[0-9a-f]+)", text)
+        if jump and (begin := int(jump[1], 16)) < end:
+            loops.append([text for at, text in code if begin <= at <= end])
+    return min((loop for loop in loops if any(instruction in text for text in loop)), key=len)
+
+
 def kernels(part):
     """Names that hold `part`; there must be some."""
     names = [name for name in resources() if part in name]

@@ -49,13 +49,12 @@ def run(folder, main):
     assert done.returncode == 0, done.stdout + done.stderr[-4000:]
 
 
-def test_w4a16(tmp_path):
-    text = emulated(ROOT / "kernels" / "nbits" / "w4a16.cu")
-    # copy_async, commit, wait_but and mma are device.h's.
-    text = replaced(text, r"// 16 bytes, or zeros\..*?(?=constexpr int kThreads)", "")
+def test_wna16(tmp_path):
+    text = emulated(ROOT / "kernels" / "nbits" / "wna16.cu")
+    text = replaced(text, r'#include "kernels/nbits/wna16_ops.cuh"', "")  # device.h has its own
     (tmp_path / "kernel.inc").write_text(text)
-    (tmp_path / "w4a16_host.inc").write_text((ROOT / "kernels" / "nbits" / "w4a16_host.cu").read_text())
-    run(tmp_path, "w4a16.cc")
+    (tmp_path / "wna16_host.inc").write_text((ROOT / "kernels" / "nbits" / "wna16_host.cu").read_text())
+    run(tmp_path, "wna16.cc")
 
 
 def test_mlp(tmp_path):

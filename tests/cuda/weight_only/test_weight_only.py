@@ -9,8 +9,8 @@ from sm90 import SHARED, compile
 
 from fastinfer.cuda import native
 from fastinfer.cuda.device import open_device
-from fastinfer.cuda.kernels import w4a16
 from fastinfer.cuda.kernels import weight_only as family
+from fastinfer.cuda.kernels import wna16
 
 DEVICE = open_device("cuda").torch  # the CPU under the interpreter
 TYPES = {"float16": "*fp16", "bfloat16": "*bf16", "float32": "*fp32"}
@@ -184,42 +184,43 @@ def test_no_rows():
     assert outputs[0].shape == (0, 33)
 
 
+@pytest.mark.parametrize("bits,block", [(4, 32), (8, 32), (8, 256)])  # the last: channel-wise
 @pytest.mark.parametrize("zeros", ["none", "int"])
 @pytest.mark.parametrize("precision,limit", [("f16", 1e-3), ("bf16", 4e-3)])
-def test_node_through_the_native_kernel(zeros, precision, limit, monkeypatch):
-    """What the binder prepares for w4a16, computed by the kernel's arithmetic on the host."""
+def test_node_through_the_native_kernel(zeros, precision, limit, bits, block, monkeypatch):
+    """What the binder prepares for wna16, computed by the kernel's arithmetic on the host."""
     pytest.importorskip("fastinfer._cuda", reason="built without a CUDA compiler")
 
-    def on_host(a, weights, meta, bias, y, *, block, warps, split):
-        exact = torch.empty(y.shape)
-        native.w4a16_on_host(
-            a.float(), weights, meta, bias.float(), exact, block=block, bf16=a.dtype == torch.bfloat16, split=split
+    def on_host(a, weights, meta, bias, y, *, bits, block, warps, split):
+        exact, bf16 = torch.empty(y.shape), a.dtype == torch.bfloat16
+        native.wna16_on_host(
+            a.float(), weights, meta, bias.float(), exact, bits=bits, block=block, bf16=bf16, split=split
         )
         y.copy_(exact)
 
     if DEVICE.type == "cpu":
         monkeypatch.setattr(native, "missing", lambda device: "")
-        monkeypatch.setattr(native, "w4a16", on_host)
-    case = Case(5, 33, 160, 4, 32, zeros)
+        monkeypatch.setattr(native, "wna16", on_host)
+    case = Case(5, 33, 160, bits, block, zeros)
     inputs = [case.a.numpy().reshape(5, 1, 160), case.q, case.scales, case.zero_points, None, case.bias.numpy()]
     outputs, steps = run_node(
-        "MatMulNBits", inputs, domain="com.microsoft", constants=(1, 2, 3, 5), precision=precision, K=160, N=33, bits=4,
-        block_size=32,
+        "MatMulNBits", inputs, domain="com.microsoft", constants=(1, 2, 3, 5), precision=precision, K=160, N=33, bits=bits,
+        block_size=block,
     )  # fmt: skip
-    assert "w4a16" in steps
+    assert f"w{bits}a16" in steps
     assert error(torch.from_numpy(outputs[0]).reshape(5, 33), case.expected()) < limit
 
 
 def test_native_layouts_refuse_wrong_sizes():
     pytest.importorskip("fastinfer._cuda", reason="built without a CUDA compiler")
     with pytest.raises(ValueError, match="needed: uint8"):
-        native.w4_weights(torch.zeros(3, dtype=torch.uint8), 32, 64, 32)
+        native.wn_weights(torch.zeros(3, dtype=torch.uint8), 32, 64, 4, 32)
     with pytest.raises(ValueError, match="3 scales"):
-        native.w4_meta(torch.zeros(3), None, 32, 64, 32)
+        native.wn_meta(torch.zeros(3), None, 32, 64, 8, 32)
 
 
 def test_candidates_of_the_native_kernel():
     for k in (24, 4096):
-        problem = w4a16.Problem(4096, k, 32, "float16")
-        assert w4a16.default(problem) in w4a16.configs(problem)
-    assert len(w4a16.configs(problem)) == 9
+        problem = wna16.Problem(4096, k, 8, 32, "float16")
+        assert wna16.default(problem) in wna16.configs(problem)
+    assert len(wna16.configs(problem)) == 9

@@ -9,8 +9,8 @@ import torch
 
 from fastinfer.cuda import native
 from fastinfer.cuda.context import Binder, Declined, Handle, NodeContext
-from fastinfer.cuda.kernels import w4a16
 from fastinfer.cuda.kernels import weight_only as family
+from fastinfer.cuda.kernels import wna16
 from fastinfer.errors import ModelError
 
 _A, _B, _SCALES, _ZEROS, _GROUPS, _BIAS = range(6)
@@ -24,7 +24,7 @@ def bind_matmul_nbits(ctx: NodeContext) -> None:
         ctx.output(0)
         return
     if why := _not_native(ctx, problem):
-        ctx.refuse(f"w4a16: {why}")
+        ctx.refuse(f"w{problem.bits}a16: {why}")
         _bind_triton(ctx, problem, bias)
     else:
         _bind_native(ctx, problem, bias)
@@ -82,10 +82,10 @@ def _known(ctx: NodeContext, i: int) -> Any:
 
 def _not_native(ctx: NodeContext, p: family.Problem) -> str:
     """Why not the CUDA C++ kernel."""
-    if p.bits != 4 or p.block < 32 or p.zeros == "float" or p.dtype == "float32" or p.k % 8:
+    if p.block < 32 or p.zeros == "float" or p.dtype == "float32" or p.k % 8:
         return (
             f"{p.bits} bits, blocks of {p.block}, {p.zeros} zero points, {p.dtype}, k={p.k}; "
-            "needed: 4 bits, blocks from 32 on, integer zero points, a half type, k a multiple of 8"
+            "needed: blocks from 32 on, integer zero points, a half type, k a multiple of 8"
         )
     if ctx.has(_BIAS) and ctx.desc(_BIAS).dtype != ctx.desc(_A).dtype:
         return f"a bias of type {ctx.desc(_BIAS).dtype}"
@@ -97,21 +97,21 @@ def _not_native(ctx: NodeContext, p: family.Problem) -> str:
 
 
 def _bind_native(ctx: NodeContext, p: family.Problem, bias: Handle | None) -> None:
-    n, k, block = p.n, p.k, p.block
+    n, k, bits, block = p.n, p.k, p.bits, p.block
     zeros = torch.from_numpy(_known(ctx, _ZEROS).copy()) if p.zeros == "int" else None
-    tag = f"{n}x{k}/{block}"
-    weights = ctx.constant(_B, f"w4a16 {tag}", lambda q: native.w4_weights(q, n, k, block))
+    tag = f"{bits} {n}x{k}/{block}"
+    weights = ctx.constant(_B, f"wna16 {tag}", lambda q: native.wn_weights(q, n, k, bits, block))
     meta = ctx.constant(
         _SCALES,
-        f"w4a16 {tag} zeros {_number(ctx, _ZEROS)}",
-        lambda s: native.w4_meta(s, zeros, n, k, block),
+        f"wna16 {tag} zeros {_number(ctx, _ZEROS)}",
+        lambda s: native.wn_meta(s, zeros, n, k, bits, block),
         torch.float32,
     )
-    problem = w4a16.Problem(n, k, block, p.dtype)
-    config = ctx.choose(w4a16, problem)
-    name = f"w4a16 {config.warps} warps, split {config.split}" if config.split else "w4a16"
+    problem = wna16.Problem(n, k, bits, block, p.dtype)
+    config = ctx.choose(wna16, problem)
+    name = f"w{bits}a16 {config.warps} warps, split {config.split}" if config.split else f"w{bits}a16"
     ctx.step(
-        name, w4a16.run, ctx.input(_A), weights, meta, bias, ctx.output(0), flops=2.0 * p.m * n * k, problem=problem, config=config
+        name, wna16.run, ctx.input(_A), weights, meta, bias, ctx.output(0), flops=2.0 * p.m * n * k, problem=problem, config=config
     )  # fmt: skip
 
 

@@ -12,6 +12,7 @@
 #include <cstring>
 #include <deque>
 #include <memory>
+#include <mutex>
 #include <thread>
 #include <vector>
 
@@ -92,6 +93,9 @@ inline void copy_async(void* to, const void* from, bool valid = true) {
   const Copy_ copy{to, from, valid};
   eager_copies ? copy.run() : open_.push_back(copy);
 }
+inline uint64_t once_policy() { return 0; }
+inline void copy_once(void* to, const void* from, uint64_t) { copy_async(to, from); }
+inline void prefetch(const void*) {}
 inline void commit() {
   groups_.push_back(open_);
   open_.clear();
@@ -123,7 +127,14 @@ struct Launch {
   dim3 grid, block;
   unsigned shared = 0, cluster = 1;
   void* stream = nullptr;
+  bool early = false;
 };
+
+// What launches before this one write is there from the first wait on: `previous` writes it.
+inline void (*previous)() = [] {};
+inline std::unique_ptr<std::once_flag> previous_ran;
+inline void let_next_begin() {}
+inline void wait_for_previous() { std::call_once(*previous_ran, previous); }
 
 template <class P>
 void run_cluster(void (*kernel)(P), const P& p, const Launch& l, dim3 first) {
@@ -148,6 +159,8 @@ void run_cluster(void (*kernel)(P), const P& p, const Launch& l, dim3 first) {
 
 template <class P, class... Args>
 void launch(void (*kernel)(P), const P& p, const Launch& l, const Args&...) {
+  require(l.early, "a kernel that waits for the launch before it must be launched so");
+  previous_ran = std::make_unique<std::once_flag>();
   for (unsigned z = 0; z < l.grid.z; ++z)
     for (unsigned y = 0; y < l.grid.y; ++y)
       for (unsigned x = 0; x < l.grid.x; x += l.cluster) run_cluster(kernel, p, l, dim3(x, y, z));

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""kernels/nbits/w4a16.cu as a family: how k is split over a cluster, and how many warps share a block's columns. Neither is
+"""kernels/nbits/wna16.cu as a family: how k is split over a cluster, and how many warps share a block's columns. Neither is
 asked of m, so that a row's bits do not depend on the batch, tuned or not."""
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from fastinfer.cuda import native
 class Problem:
     n: int
     k: int
+    bits: int
     block: int
     dtype: str
 
@@ -44,4 +45,6 @@ def run(
     a: torch.Tensor, weights: torch.Tensor, meta: torch.Tensor, bias: torch.Tensor | None, y: torch.Tensor,
     *, problem: Problem, config: Config,
 ) -> None:  # fmt: skip
-    native.w4a16(a, weights, meta, bias, y, block=problem.block, warps=config.warps, split=config.split)
+    native.wna16(
+        a, weights, meta, bias, y, bits=problem.bits, block=problem.block, warps=config.warps, split=config.split
+    )
