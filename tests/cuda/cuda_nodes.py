@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,7 +31,18 @@ class Untuned(Tuner):
 
 
 def array_of(tensor: torch.Tensor) -> np.ndarray:
-    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
+    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).cpu().numpy()
+
+
+def on_device(run: Callable[..., Any], *tensors: torch.Tensor | None, **given: Any) -> None:
+    """run(*tensors, **given) with the host's tensors on the device; what it wrote comes back into them."""
+    device = open_device("cuda").torch
+    placed = lambda t: t.to(device) if isinstance(t, torch.Tensor) else t  # noqa: E731
+    first, named = [placed(t) for t in tensors], {k: placed(t) for k, t in given.items()}
+    run(*first, **named)
+    for host, there in zip([*tensors, *given.values()], [*first, *named.values()]):
+        if there is not host:
+            host.copy_(there)
 
 
 def run_node(

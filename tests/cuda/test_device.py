@@ -11,30 +11,34 @@ from onnx import helper as h
 from onnx import numpy_helper
 
 import fastinfer as fi
+from fastinfer.cuda import plan
+from fastinfer.cuda.plan import Plan
+from fastinfer.cuda.replica import Replica
 from fastinfer.errors import InputError
 
 pytestmark = pytest.mark.gpu
+WIDTH = 64  # small: a pretended device interprets the kernels
 
 
 @pytest.fixture(scope="module")
 def source():
     rng = np.random.default_rng(0)
-    w = rng.standard_normal((256, 256)).astype(np.float32) / 16
+    w = rng.standard_normal((WIDTH, WIDTH)).astype(np.float32) / 8
     nodes = [h.make_node("MatMul", ["x", "w"], ["a"]), h.make_node("Relu", ["a"], ["y"])]
     graph = h.make_graph(
-        nodes, "g", [h.make_tensor_value_info("x", T.FLOAT, ["n", 256])], [h.make_tensor_value_info("y", T.FLOAT, ["n", 256])],
+        nodes, "g", [h.make_tensor_value_info("x", T.FLOAT, ["n", WIDTH])], [h.make_tensor_value_info("y", T.FLOAT, ["n", WIDTH])],
         [numpy_helper.from_array(w, "w")],
     )  # fmt: skip
     return h.make_model(graph, opset_imports=[h.make_opsetid("", 21)], ir_version=10).SerializeToString()
 
 
 def rows(n, seed=0):
-    return np.random.default_rng(n + seed).standard_normal((n, 256)).astype(np.float32)
+    return np.random.default_rng(n + seed).standard_normal((n, WIDTH)).astype(np.float32)
 
 
 def test_host_and_device_callers_get_the_same(source):
     model, cpu = fi.compile(source, device="cuda"), fi.compile(source)
-    for n in (1, 7, 300):
+    for n in (1, 7, 40):
         x = rows(n)
         y = model(x)
         np.testing.assert_allclose(y, cpu(x), rtol=1e-5, atol=1e-5)
@@ -65,7 +69,7 @@ def test_a_size_inside_a_bucket_captures_and_compiles_nothing(source, monkeypatc
     model(rows(20))
     monkeypatch.setattr(torch.cuda, "graph", lambda *a, **k: pytest.fail("a capture"))
     for n in (17, 18, 19, 20):
-        assert model(rows(n)).shape == (n, 256)
+        assert model(rows(n)).shape == (n, WIDTH)
 
 
 def test_many_threads(source):
@@ -74,7 +78,7 @@ def test_many_threads(source):
     wrong = []
 
     def call(n):
-        for _ in range(50):
+        for _ in range(8):
             if not np.array_equal(model(rows(n)), expected[n]):
                 wrong.append(n)
 
@@ -100,7 +104,7 @@ def test_out_of_memory_leaves_the_model_and_the_device_usable(source):
     free = torch.cuda.mem_get_info()[0]
     hog = torch.empty(int(free * 0.97), dtype=torch.uint8, device="cuda")
     with pytest.raises(fi.FastinferError, match="not enough memory"):
-        model(np.zeros((4_000_000, 256), np.float32))
+        model(np.zeros((16_000_000, WIDTH), np.float32))
     del hog
     torch.cuda.empty_cache()
     np.testing.assert_array_equal(model(rows(2)), before)
@@ -114,3 +118,60 @@ def test_tuning_keeps_the_results(source, tmp_path, monkeypatch):
     model.tune(x)
     np.testing.assert_allclose(model(x), before, rtol=2e-2, atol=2e-2)
     assert list(tmp_path.glob("tuning-*.json"))
+
+
+def test_other_threads_go_on_while_a_graph_is_captured(source, monkeypatch):
+    """Their allocations, copies and waits neither fail nor spoil the capture."""
+    model, other = fi.compile(source, device="cuda"), fi.compile(source, device="cuda")
+    expected, launch, seen = other(rows(3)), Plan.launch, []
+
+    def beside(self, which=slice(None)):
+        launch(self, which)
+        if torch.cuda.is_current_stream_capturing() and not seen:
+            seen.append(None)
+            thread = threading.Thread(
+                target=lambda: seen.append((other(rows(3)), torch.ones(9, device="cuda").sum().item()))
+            )
+            thread.start()
+            thread.join()
+
+    monkeypatch.setattr(Plan, "launch", beside)
+    model(rows(5))
+    np.testing.assert_array_equal(seen[1][0], expected)
+    assert seen[1][1] == 9
+
+
+def test_plans_dropped_under_a_caller_do_not_lose_his_results(source, monkeypatch):
+    """His work is in their memory until it is done, and the host is far ahead of it."""
+    model = fi.compile(source, device="cuda")
+    x = torch.from_numpy(rows(4)).cuda()
+    expected, run = model(x).cpu(), Replica.run_device
+
+    def dropped(self, tensors, n=0):
+        model.trim()
+        return run(self, tensors, n)
+
+    monkeypatch.setattr(Replica, "run_device", dropped)
+    for _ in range(8):
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            torch.cuda._sleep(5_000_000)
+            got = model(x)
+            assert torch.equal(got.cpu(), expected)
+
+
+def test_what_cannot_be_captured_runs_node_by_node(monkeypatch):
+    """A torch form that waits for the device, which only the capture notices; the caller's stream stays the current one."""
+    graph = h.make_graph(
+        [h.make_node("Neg", ["x"], ["y"])], "g", [h.make_tensor_value_info("x", T.FLOAT, [2, 3])],
+        [h.make_tensor_value_info("y", T.FLOAT, [2, 3])],
+    )  # fmt: skip
+    monkeypatch.setattr(plan, "TABLE", {})
+    monkeypatch.setattr(plan, "find", lambda domain, op: lambda call: -call.x(0) + 0 * call.x(0).sum().item())
+    model = fi.compile(h.make_model(graph, opset_imports=[h.make_opsetid("", 21)], ir_version=10), device="cuda")
+    before, x = torch.cuda.current_stream(), np.ones((2, 3), np.float32)
+    np.testing.assert_array_equal(model(x), -x)
+    assert torch.cuda.current_stream() == before
+    with pytest.raises(plan.NotPlannable, match="torch refuses Neg.*captur"):
+        model._executor.plan_of(x)

@@ -5,16 +5,23 @@ from __future__ import annotations
 
 import functools
 import os
+import threading
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from fastinfer.errors import UnsupportedError
 
 # Tests run every kernel without a GPU so: Triton's interpreter on CPU tensors, no graphs, no streams.
-INTERPRET = os.environ.get("FASTINFER_CUDA") == "interpret"
-if INTERPRET:
+ON_CPU = os.environ.get("FASTINFER_CUDA") == "interpret"
+if ON_CPU:
     os.environ["TRITON_INTERPRET"] = "1"  # triton reads it when kernels are decorated
+INTERPRET = os.environ.get("TRITON_INTERPRET", "0") == "1"  # on whichever device
+
+# One capture at a time in a process, and no wait for the whole device during one: CUDA forbids both.
+CAPTURES = threading.RLock()
 
 
 @dataclass(frozen=True)
@@ -34,6 +41,10 @@ class Device:
     def graphs(self) -> bool:
         return self.torch.type == "cuda"
 
+    def here(self) -> AbstractContextManager[Any]:
+        """Within, it is the current device: triton launches there, whatever its operands say."""
+        return torch.cuda.device(self.torch) if self.graphs else nullcontext()
+
 
 # What kernels are compiled and configured for where there is no device: an H200.
 H200 = ("NVIDIA H200", 90, 132, 227 << 10, 60 << 20, 141 << 30)
@@ -48,7 +59,7 @@ def give_back() -> None:
 @functools.lru_cache(maxsize=16)
 def open_device(name: str) -> Device:
     """name: "cuda" or "cuda:1". Raises UnsupportedError saying what is missing."""
-    if INTERPRET:
+    if ON_CPU:
         return Device(torch.device("cpu"), "Triton's interpreter", *H200[1:])
     if not torch.cuda.is_available():
         why = "this torch was built without CUDA" if torch.version.cuda is None else "torch sees no CUDA device"

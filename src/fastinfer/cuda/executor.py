@@ -17,6 +17,7 @@ from fastinfer import _core
 from fastinfer.cuda import report
 from fastinfer.cuda.buckets import Batch, Signature
 from fastinfer.cuda.checks import InputChecks
+from fastinfer.cuda.device import CAPTURES
 from fastinfer.cuda.dtypes import CODES, to_numpy, to_torch
 from fastinfer.cuda.dynamic import Dynamic
 from fastinfer.cuda.plan import NotPlannable, Plan, make_plan
@@ -38,6 +39,7 @@ class _Plans:
         self.why_not = why_not  # no plan: the program runs node by node
         self.free: list[Replica] = []
         self.all: list[Replica] = []
+        self.dropped = False  # nobody finds them any more; the last caller to leave ends them
         self.changed = threading.Condition()
 
 
@@ -132,6 +134,9 @@ class Executor:
             with plans.changed:
                 plans.free.append(replica)
                 plans.changed.notify()
+                dropped = plans.dropped
+            if dropped:
+                self._finish()
 
     def _plans(self, signature: Signature) -> _Plans:
         key = tuple(signature)
@@ -140,8 +145,7 @@ class Executor:
             if plans is None:
                 plans = self._cache[key] = _Plans()
                 while len(self._cache) > self._most:
-                    self._finish()
-                    self._cache.popitem(last=False)
+                    self._drop([next(iter(self._cache))])
             self._cache.move_to_end(key)
             return plans
 
@@ -157,7 +161,7 @@ class Executor:
             return made
 
         try:
-            with self._making:
+            with self._making, self.program.device.here():
                 return self._tuner.tune(plan)
         except (NotPlannable, NotStatic):
             return {}  # node by node there is nothing to choose
@@ -165,7 +169,7 @@ class Executor:
             self.forget_plans()
 
     def _make(self, signature: Signature) -> Replica:
-        with self._making:
+        with self._making, self.program.device.here():
             replica = Replica(make_plan(self.program, signature, self._tuner), self.program.device)
             replica.prepare()
             return replica
@@ -212,17 +216,25 @@ class Executor:
         """Drops plans that no caller is in, and gives their memory back to the device."""
         self.forget_plans()
         if self.program.device.graphs:
-            torch.cuda.empty_cache()
+            with CAPTURES:
+                torch.cuda.empty_cache()
 
     def forget_plans(self) -> None:
         with self._guard:
-            self._finish()
-            self._cache.clear()
+            self._drop(list(self._cache))
+
+    def _drop(self, keys: Sequence[tuple[Any, ...]]) -> None:
+        dropped = [self._cache.pop(key) for key in keys]
+        for plans in dropped:
+            with plans.changed:
+                plans.dropped = True
+        self._finish()
 
     def _finish(self) -> None:
         """Before plans go: torch hands out their memory again, and device callers' work may still be in it, on any stream."""
         if self.program.device.graphs:
-            torch.cuda.synchronize(self.program.device.torch)
+            with CAPTURES:
+                torch.cuda.synchronize(self.program.device.torch)
 
     @property
     def cached_plans(self) -> int:

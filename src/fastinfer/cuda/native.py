@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from fastinfer.cuda.device import INTERPRET, open_device
+from fastinfer.cuda.device import open_device
 
 if TYPE_CHECKING:
     from fastinfer import _cuda
@@ -24,7 +24,7 @@ def missing(device: torch.device) -> str:
     what follows it."""
     if _cuda is None:
         return "fastinfer was built without CUDA C++ kernels (no nvcc, or FASTINFER_CUDA=OFF)"
-    if INTERPRET or device.type != "cuda":
+    if device.type != "cuda":
         return "CUDA C++ kernels need a device"
     capability = open_device(str(device)).capability
     return "" if capability >= 90 else f"CUDA C++ kernels need compute capability 9.0, this is {capability / 10}"

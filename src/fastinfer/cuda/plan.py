@@ -20,9 +20,10 @@ from fastinfer.cuda.device import INTERPRET
 from fastinfer.cuda.node import Node
 from fastinfer.cuda.program import DeviceProgram
 from fastinfer.cuda.table import RENAMES, TABLE
-from fastinfer.cuda.torch_ops import Call, find
+from fastinfer.cuda.torch_ops import Call, NotStatic, TorchOp, find
 from fastinfer.cuda.tuning import Tuner
 from fastinfer.cuda.values import Values
+from fastinfer.errors import UnsupportedError
 
 # Triton's interpreter changes triton.language while it runs: one kernel at a time in a process.
 _INTERPRETER = threading.Lock()
@@ -128,7 +129,7 @@ class Planner(Values):
         memo: dict[Any, Any] = {}  # small tables on the device, which a captured graph goes on reading
 
         def launch(*tensors: torch.Tensor | None) -> None:
-            results = run(Call(node, tensors[: len(given)], known, attributes, memo=memo))
+            results = _by_torch(run, Call(node, tensors[: len(given)], known, attributes, memo=memo))
             made = [results] if isinstance(results, torch.Tensor) else results
             for out, result in zip(tensors[len(given) :], made):
                 if out is not None and result is not None:
@@ -137,6 +138,16 @@ class Planner(Values):
         context.step(f"torch.{node['op']}", launch, *handles, *outputs)
         self._with_refusals(index, refusals)
         context.end()
+
+
+def _by_torch(run: TorchOp, call: Call) -> Any:
+    """Raises NotStatic for what torch does not take: types without a CUDA kernel, reading back within a capture."""
+    try:
+        return run(call)
+    except (torch.OutOfMemoryError, NotStatic, UnsupportedError):
+        raise
+    except (RuntimeError, NotImplementedError, TypeError, IndexError, ValueError) as e:
+        raise NotStatic(f"torch refuses {call.node['op']}: {str(e).splitlines()[0]}") from e
 
 
 def _tensor(handle: Handle) -> torch.Tensor:

@@ -52,7 +52,11 @@ class DeviceProgram:
         tensor = self._uploaded.get(key)
         if tensor is None:
             tensor = tensor_of(array, kept, self.device.torch)
-            tensor = self._uploaded[key] = make(tensor).contiguous() if make else tensor
+            if make:
+                tensor = make(tensor).contiguous()
+            if self.device.graphs:  # who finds it may be on another stream
+                torch.cuda.current_stream(self.device.torch).synchronize()
+            self._uploaded[key] = tensor
         return tensor
 
     def without_kernel(self) -> dict[str, str]:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -10,9 +11,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from fastinfer.cuda.device import Device
+from fastinfer.cuda.device import CAPTURES, Device
 from fastinfer.cuda.dtypes import to_numpy, to_torch
 from fastinfer.cuda.plan import Plan
+from fastinfer.cuda.torch_ops import NotStatic
 
 
 class Replica:
@@ -39,14 +41,8 @@ class Replica:
         if self._stream is None:
             self.plan.launch()
             return
-        self._stream.wait_stream(torch.cuda.current_stream(self._device.torch))
-        with torch.cuda.stream(self._stream):
-            self.plan.launch()  # kernels are compiled and loaded before the capture
-        self._stream.synchronize()
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, stream=self._stream):
-            self.plan.launch()
-        self._graph = graph
+        with CAPTURES:
+            self._graph = _captured(self.plan, self._device.torch)
 
     def run_host(self, arrays: Sequence[np.ndarray], rows: int = 0) -> list[np.ndarray]:
         """numpy in, numpy out; waits. rows: of the buffers, where these are a bucket's; 0: all."""
@@ -108,6 +104,43 @@ class Replica:
         results = [_part(t, part).clone() for t in self.plan.outputs]
         self._done = current.record_event()
         return results
+
+
+@functools.lru_cache(maxsize=16)
+def _capture_stream(device: torch.device) -> Any:
+    """One for all captures: torch deals out 32 streams of a priority in turns, and what anybody launches on a stream that is
+    captured is captured too. Nobody else here asks for this priority."""
+    return torch.cuda.Stream(device, priority=-1)
+
+
+def _captured(plan: Plan, device: torch.device) -> Any:
+    """The plan's launches as a graph. Raises NotStatic where a step cannot be captured."""
+    stream, graph, refused = _capture_stream(device), torch.cuda.CUDAGraph(), None
+    stream.wait_stream(torch.cuda.current_stream(device))
+    with torch.cuda.stream(stream):  # torch.cuda.graph does not leave its stream when a capture fails
+        plan.launch()  # kernels are compiled and loaded before the capture
+        stream.synchronize()
+        _forget_workspaces()
+        try:  # other threads go on allocating meanwhile, which the mode "global" would forbid them
+            with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+                try:
+                    plan.launch()
+                except NotStatic as e:
+                    refused = e
+        except RuntimeError:
+            if refused is None:
+                raise
+        finally:
+            _forget_workspaces()
+    if refused is not None:
+        raise refused
+    return graph
+
+
+def _forget_workspaces() -> None:
+    """cuBLAS keeps a workspace per thread and stream. Within a capture it takes a new one, out of the graph's own memory:
+    graphs that run beside each other must not share it."""
+    getattr(torch._C, "_cuda_clearCublasWorkspaces", lambda: None)()
 
 
 def _part(tensor: torch.Tensor, part: slice) -> torch.Tensor:

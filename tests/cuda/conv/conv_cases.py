@@ -5,6 +5,7 @@ import dataclasses
 
 import numpy as np
 import torch
+from cuda_nodes import on_device
 
 from fastinfer.cuda.kernels import conv
 from fastinfer.cuda.kernels.conv_epilogue import Epilogue
@@ -80,7 +81,7 @@ def computed(problem, config, x, w, bias, residual, shape):
     y = torch.full(shape, float("nan"), dtype=problem.dtype)
     size = conv.workspace(problem, config)
     partial = torch.full((size,), 255, dtype=torch.uint8) if size else None
-    conv.run(x, conv.lay_out_weights(w, problem), bias, residual, partial, y, problem=problem, config=config)
+    on_device(conv.run, x, conv.lay_out_weights(w, problem), bias, residual, partial, y, problem=problem, config=config)
     return y
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from conv_cases import ERRORS, drawn, error, finished
+from cuda_nodes import on_device
 
 from fastinfer.cuda.kernels import depthwise
 from fastinfer.cuda.kernels.conv_epilogue import Epilogue
@@ -43,7 +44,7 @@ def made(
 def computed(problem, config, x, w, bias, residual, shape):
     y = torch.full(shape, float("nan"), dtype=problem.dtype)
     laid = depthwise.lay_out_weights(w).contiguous()
-    depthwise.run(x, laid, bias, residual, y, problem=problem, config=config)
+    on_device(depthwise.run, x, laid, bias, residual, y, problem=problem, config=config)
     return y
 
 

@@ -4,7 +4,7 @@
 import numpy as np
 import pytest
 import torch
-from cuda_nodes import check_node
+from cuda_nodes import check_node, on_device
 from sm90 import compile
 
 from fastinfer.cuda.kernels import gather
@@ -89,7 +89,7 @@ def test_configurations_agree():
     assert 1 <= len(found) <= 24
     for config in [gather.default(problem), *found]:
         y = torch.full((13, 100), float("nan"))
-        gather.run(x, index, y, problem, config)
+        on_device(gather.run, x, index, y, problem=problem, config=config)
         assert torch.equal(y, x[index])
 
 

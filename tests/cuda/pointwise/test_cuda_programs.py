@@ -4,7 +4,7 @@
 import numpy as np
 import pytest
 import torch
-from cuda_nodes import check_node, run_node
+from cuda_nodes import check_node, on_device, run_node
 from programs_oracle import ALL, FLOAT, evaluate
 
 from fastinfer.cuda.kernels import pointwise
@@ -183,11 +183,13 @@ def test_half_typed_graph():
 
 @pytest.mark.parametrize("length", [1, 63, 64, 255, 256, 257, 1000])
 @pytest.mark.parametrize("block,warps", [(256, 4), (512, 8)])
-def test_every_element_is_written_once_and_none_beyond(length, block, warps):
+def test_every_element_is_written_once_and_none_beyond(device, length, block, warps):
     p = Program(("f", "f"), ("add",), (0, 1, -1), (0,), frozenset({1}))
     problem = pointwise.Problem(p, walk_broadcast((length,), [(length,)], 1), (torch.float32,) * 2)
     x, room = torch.randn(length), torch.full((length + 64,), NAN)
-    pointwise.run(x, room[32:-32], problem=problem, config=pointwise.Config(block, warps), scalars=(1.0,))
+    room = room.to(device)
+    pointwise.run(x.to(device), room[32:-32], problem=problem, config=pointwise.Config(block, warps), scalars=(1.0,))
+    room = room.cpu()
     torch.testing.assert_close(room[32:-32], x + 1)
     assert room[:32].isnan().all() and room[-32:].isnan().all()
 
@@ -199,6 +201,6 @@ def test_configurations_agree_bit_by_bit():
     results = []
     for config in pointwise.configs(problem):
         out = torch.full((5, 96), NAN)
-        pointwise.run(x, y, out, problem=problem, config=config)
+        on_device(pointwise.run, x, y, out, problem=problem, config=config)
         results.append(out)
     assert 1 < len(results) <= 24 and all(torch.equal(r, results[0]) for r in results)

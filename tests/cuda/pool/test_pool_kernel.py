@@ -6,6 +6,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from cuda_nodes import on_device
 
 from fastinfer.cuda.kernels import pool
 from fastinfer.cuda.kernels.conv_geometry import triple, window_of
@@ -32,7 +33,8 @@ def reference(x, kernel, stride, dilation, pads, kind, count_pads):
 def computed(problem, config, x, shape):
     y = torch.full(shape, float("nan"), dtype=problem.dtype)
     size = pool.workspace(problem, config)
-    pool.run(x, torch.full((size,), 255, dtype=torch.uint8) if size else None, y, problem=problem, config=config)
+    work = torch.full((size,), 255, dtype=torch.uint8) if size else None
+    on_device(pool.run, x, work, y, problem=problem, config=config)
     return y
 
 

@@ -4,6 +4,7 @@
 import numpy as np
 import pytest
 import torch
+from cuda_nodes import on_device
 from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 
@@ -28,7 +29,7 @@ def computed(x, sizes, mode, coordinates, rounding, config):
     axes = [resize.axis_of(x.shape[1 + i], sizes[i], coordinates, rounding) for i in range(2)]
     problem = resize.Problem(mode, x.dtype, x.shape[0], x.shape[3], *axes)
     y = torch.full((x.shape[0], *sizes, x.shape[3]), float("nan"), dtype=x.dtype)
-    resize.run(x, y, problem=problem, config=config)
+    on_device(resize.run, x, y, problem=problem, config=config)
     return y
 
 

@@ -4,7 +4,7 @@
 import numpy as np
 import pytest
 import torch
-from cuda_nodes import run_node
+from cuda_nodes import on_device, run_node
 from sm90 import SHARED, compile
 
 from fastinfer.cuda.kernels import rnn
@@ -124,7 +124,7 @@ def test_bits_do_not_depend_on_the_batch(cell):
     whole, alone = torch.full((3, 1, 20, 16), 9.0), torch.full((3, 1, 1, 16), 9.0)
     for y, g in ((whole, gates), (alone, gates[:, 18:19].contiguous())):
         problem = rnn.Problem(cell, 3, g.shape[1], 16, "forward", torch.float32, False)
-        rnn.run(g, r, None, None, None, None, y, None, None, problem, rnn.default(problem))
+        on_device(rnn.run, g, r, None, None, None, None, y, None, None, problem=problem, config=rnn.default(problem))
     assert torch.equal(whole[:, :, 18:19], alone)
 
 

@@ -54,7 +54,7 @@ def _check(source, named, precision, monkeypatch):
     for results in (dynamic.run(feeds), _planned(program, feeds, monkeypatch)):
         for got, right in zip(results, want, strict=True):
             assert tuple(got.shape) == right.shape
-            error = np.abs(got.double().numpy() - right).max() / np.abs(right).max()
+            error = np.abs(got.double().cpu().numpy() - right).max() / np.abs(right).max()
             assert error <= TOLERANCE[precision]
     assert not dynamic.host_nodes
 
