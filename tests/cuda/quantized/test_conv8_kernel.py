@@ -85,6 +85,26 @@ RESNET = {
 }
 
 
+SCALED = End("scaled", True, "before", "relu")
+FLOATS = {
+    "int8": problem(14, 256, 256, 3, 32, torch.int8, SCALED, torch.bfloat16),
+    "fp8": problem(14, 256, 256, 3, 32, torch.float8_e4m3fn, SCALED, torch.bfloat16),
+    "fp8_7": problem(7, 512, 512, 3, 1, torch.float8_e4m3fn, SCALED, torch.bfloat16),
+}
+
+
+@pytest.mark.parametrize("name", FLOATS)
+def test_scaled_ends(name):
+    p = FLOATS[name]
+    found = conv8.configs(p)
+    largest = max(found, key=lambda c: (c.block_m * c.block_n / c.warps, c.variant != "split", c.stages))
+    kind = "f32.e4m3.e4m3" if p.products == "fp8" else "s32.s8.s8"
+    for c in {found[0], largest}:
+        k = compiled(p, c)
+        assert k.count(r"wgmma\.mma_async\.\S*\." + kind) > 0 and k.count(r"mma\.sync") == 0, c
+        assert k.spills == 0 and k.shared <= sm90.SHARED, (c, k.n_regs, k.spills, k.shared)
+
+
 @pytest.mark.parametrize("name", RESNET)
 def test_integer_matrix_units(name):
     """The default, and the candidate with the most accumulators."""

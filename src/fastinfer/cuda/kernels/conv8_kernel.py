@@ -72,7 +72,6 @@ def conv8_kernel(
         rows = (tile // column_tiles) * BM + tl.arange(0, BM)
         group = tile % column_tiles // ((COUT + BN - 1) // BN)
         columns = tile % column_tiles % ((COUT + BN - 1) // BN) * BN + tl.arange(0, BN)
-        mask = (rows < M)[:, None] & (columns < COUT)[None, :]
         rows = tl.minimum(rows, M - 1)
         columns = group * COUT + tl.minimum(columns, COUT - 1)
         if WIDE:
@@ -113,7 +112,7 @@ def conv8_kernel(
                     else:
                         row = x_ptr + base
                     if TAIL:
-                        a = tl.load(row[:, None] + c[None, :], mask=whole[None, :], other=0)
+                        a = tl.load(row[:, None] + c[None, :], mask=whole[None, :], other=0.0)
                     else:
                         a = tl.load(row[:, None] + c[None, :])
                 b = tl.load(w_rows[None, :] + (step * BK + k)[:, None])
@@ -130,13 +129,20 @@ def conv8_kernel(
                 total = acc
             else:
                 total += acc
+        # Again, rather than kept in registers through the loop.
+        rows = (tile // column_tiles) * BM + tl.arange(0, BM)
+        columns = tile % column_tiles % ((COUT + BN - 1) // BN) * BN + tl.arange(0, BN)
+        mask = (rows < M)[:, None] & (columns < COUT)[None, :]
+        columns = group * COUT + tl.minimum(columns, COUT - 1)
+        if WIDE:
+            rows = rows.to(tl.int64)
         offsets = rows[:, None] * (GROUPS * COUT) + columns[None, :]
         if SPLIT:
             at_p = (first * M + rows).to(tl.int64) * (GROUPS * COUT)
             tl.store(p_ptr + at_p[:, None] + columns[None, :], total, mask=mask)
         else:
             _finish(
-                total, row_sum, n, columns, offsets, mask, y_ptr, start, scale, sums, zeros, a_scale, a_zero, bias, r_ptr,
+                total, row_sum, tl.minimum(rows, M - 1) // (OD * OH * OW), columns, offsets, mask, y_ptr, start, scale, sums, zeros, a_scale, a_zero, bias, r_ptr,
                 zero, lo, hi, c_lo, c_hi, c_factor, r_zero, r_factor, factor, alpha, beta,
                 FORM, BIAS, RES, ACT, DYNAMIC, ROW_SUMS, FLIP,
             )  # fmt: skip

@@ -157,10 +157,11 @@ def _stages(p: Product, bm: int, bn: int) -> int:
 
 
 def _fits(p: Product, c: Config) -> bool:
-    """128 accumulators of a thread leave no room for the sums of runs or a residual: it would spill."""
+    """128 accumulators of a thread leave no room for the sums of runs or a residual: it would spill. Sums of fp8 are held twice
+    (each block's go to float32 registers)."""
     twice = p.heavy or (runs(p) > 1 and p.products != "int8")
-    full = c.block_m * c.block_n >= 128 * 32 * c.warps
-    return shared_bytes(p, c) <= SHARED and not (full and twice and c.variant != "split")
+    full = c.block_m * c.block_n >= (128 if p.products != "fp8" else 64) * 32 * c.warps
+    return shared_bytes(p, c) <= SHARED and not (full and twice and (c.variant != "split" or p.products == "fp8"))
 
 
 def candidates(p: Product) -> list[tuple[float, Config]]:

@@ -9,6 +9,7 @@ from fastinfer.cuda.context import Binder, Declined, Handle, NodeContext
 from fastinfer.cuda.kernels import conv, depthwise
 from fastinfer.cuda.kernels.conv_epilogue import Epilogue, epilogue_of
 from fastinfer.cuda.kernels.conv_geometry import Window, window_of
+from fastinfer.cuda.ops import conv8 as bind8
 
 # Elements of a model's input up to which a stem reads it as float32: that takes half as many registers again, and half the loads
 # in flight, but no step of its own. Its bits are the same.
@@ -17,7 +18,7 @@ _FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def _products(ctx: NodeContext, dtype: torch.dtype) -> str:
-    """int8 and fp8 products are for matrices: convolutions of 16-bit data are computed as they are stored."""
+    """Of what is not computed in 8 bits (ops/conv8.py)."""
     return "half" if dtype != torch.float32 else "tf32" if ctx.precision.products == "tf32" else "ieee"
 
 
@@ -66,6 +67,11 @@ def bind_conv(ctx: NodeContext) -> None:
         )
     if cin == 1 and groups > 1:
         ctx.refuse("depthwise: channels first, three axes or more than 49 taps")
+    if ctx.precision.products in bind8.EIGHT_BITS and dtype != torch.float32 and ctx.out_desc(0).elements:
+        why = bind8.refusal(ctx, window, groups, cin, cout, x_first)
+        if not why:
+            return bind8.bind(ctx, window, cin, cout, epilogue, _bias(ctx))
+        ctx.refuse(f"{ctx.precision.products} convolution: {why}")
     problem = conv.Problem(
         dtype, _products(ctx, dtype), ctx.desc(0).shape[0], window, groups, cin, cout // groups, epilogue, x_first
     )

@@ -12,9 +12,10 @@ import numpy as np
 import torch
 
 from fastinfer.cuda.context import Binder, Declined, Handle, NodeContext
-from fastinfer.cuda.kernels import conv8, depthwise8, gemm8
+from fastinfer.cuda.kernels import conv8, depthwise8, gemm8, quantize_tensor
 from fastinfer.cuda.kernels.conv_geometry import Window, window_of
 from fastinfer.cuda.kernels.gemm_shape import MatMulShape, matmul_shape
+from fastinfer.cuda.kernels.requantize import End
 from fastinfer.cuda.ops.quantized_ends import (
     Ends,
     Inputs,
@@ -80,13 +81,16 @@ def _bind_matmul(ctx: NodeContext, i: Inputs, trans_a: bool = False, trans_b: bo
 
 
 def _by_weights(ctx: NodeContext, i: Inputs, shape: MatMulShape, trans_b: bool, a: Callable[[], Handle]) -> None:
-    size, ends = (1, 1, shape.rows), ends_of(ctx, i, shape.n, 0 if trans_b else 1)
-    problem = conv8.Problem(
-        ctx.desc(i.a).dtype, "int8", shape.m // shape.rows, Window(size, size, (1, 1, 1)), 1, shape.k, shape.n,
-        ctx.out_desc(0).dtype, ends.end,
-    )  # fmt: skip
+    ends = ends_of(ctx, i, shape.n, 0 if trans_b else 1)
+    problem = _dense(shape, ctx.desc(i.a).dtype, ctx.out_desc(0).dtype, ends.end)
     w = _weights(ctx, i, problem, not trans_b)
     _product(ctx, i, problem, ends, w, a(), ctx.output(0), "triton_gemm8")
+
+
+def _dense(s: MatMulShape, dtype: torch.dtype, out: torch.dtype, end: End) -> conv8.Problem:
+    """A product as a 1x1 convolution: a sample's rows are its pixels."""
+    size = (1, 1, s.rows)
+    return conv8.Problem(dtype, "int8", s.m // s.rows, Window(size, size, (1, 1, 1)), 1, s.k, s.n, out, end)
 
 
 def _by_activations(ctx: NodeContext, i: Inputs, shape: MatMulShape, trans_b: bool, a: Callable[[], Handle]) -> None:
@@ -117,6 +121,40 @@ def _by_activations(ctx: NodeContext, i: Inputs, shape: MatMulShape, trans_b: bo
         ctx.input(i.residual) if end.residual else None,
         flops=problem.flops, problem=problem, config=config, numbers=numbers, za=za, zb=zeros.pop(),
     )  # fmt: skip
+
+
+# -------------------------------------------------------------------------------------------------------- by the data
+
+
+def _range_step(ctx: NodeContext, q: Handle, scale: Handle, zero: Handle) -> None:
+    """Input 0 as bytes by its range."""
+    x = ctx.input(0)
+    problem = quantize_tensor.Problem(1, x.desc.elements, x.desc.dtype, torch.uint8)
+    config = ctx.choose(quantize_tensor, problem)
+    work = ctx.scratch((quantize_tensor.workspace(problem, config),), torch.uint8)
+    ctx.step("triton_quantize linear", quantize_tensor.run, x, q, scale, zero, work, problem=problem, config=config)
+
+
+def _bind_dynamic_quantize(ctx: NodeContext) -> None:
+    scale = ctx.output(1) if ctx.wants(1) else ctx.scratch((1,), torch.float32)
+    zero = ctx.output(2) if ctx.wants(2) else ctx.scratch((1,), torch.uint8)
+    _range_step(ctx, ctx.output(0), scale, zero)
+
+
+def _bind_dynamic_matmul(ctx: NodeContext) -> None:
+    """A float, B, B's scale, B's zero point, bias."""
+    i = Inputs(0, 1, b_scale=2, b_zero=3, bias=4)
+    a, b = ctx.desc(0), ctx.desc(1)
+    if not ctx.is_constant(1) or len(b.shape) != 2 or 0 in (*a.shape, *b.shape):
+        raise Declined("B is not a constant matrix, or something is empty")
+    shape = matmul_shape(a.shape, b.shape)
+    scale, zero = ctx.scratch((1,), torch.float32), ctx.scratch((1,), torch.uint8)
+    ends = ends_of(ctx, i, shape.n, 1, (scale, zero))
+    q = ctx.scratch(a.shape, torch.uint8)
+    problem = _dense(shape, torch.uint8, ctx.out_desc(0).dtype, ends.end)
+    w = _weights(ctx, i, problem, True)
+    _range_step(ctx, q, scale, zero)
+    _product(ctx, i, problem, ends, w, q, ctx.output(0), "triton_gemm8")
 
 
 def _bind_qmatmul(ctx: NodeContext) -> None:
@@ -225,6 +263,8 @@ BINDERS: dict[tuple[str, str], Binder] = {
     ("", "MatMulInteger"): _matmul(_INTEGER),
     ("", "QLinearConv"): _conv(replace(_QLINEAR, int_bias=8)),
     ("", "ConvInteger"): _conv(_INTEGER),
+    ("", "DynamicQuantizeLinear"): _bind_dynamic_quantize,
+    ("com.microsoft", "DynamicQuantizeMatMul"): _bind_dynamic_matmul,
     ("com.microsoft", "QLinearConv"): _conv(replace(_QLINEAR, int_bias=8)),
     ("com.microsoft", "QGemm"): _bind_qgemm,
     ("com.microsoft", "MatMulIntegerToFloat"): _matmul(Inputs(0, 1, 2, 3, 4, 5, bias=6)),

@@ -99,14 +99,14 @@ def _digest(*arrays: np.ndarray) -> str:
     return hashlib.blake2b(b"".join(a.tobytes() + str(a.dtype).encode() for a in arrays), digest_size=12).hexdigest()
 
 
-def column_scales(ctx: NodeContext, i: Inputs, n: int) -> np.ndarray:
+def column_scales(ctx: NodeContext, i: Inputs, n: int, dynamic: bool) -> np.ndarray:
     """float32 [n]: a_scale · b_scale / (c_scale or y_scale) · factor, rounded after each step; without a_scale and factor where
     A's is dynamic."""
     b = values(ctx, i.b_scale, "B's scale") if given(ctx, i.b_scale) else np.ones(1, np.float32)
     if b.size not in (1, n) or b.dtype != np.float32:
         raise Declined(f"{b.size} scales of {b.dtype} for {n} columns")
     to = i.c_scale if given(ctx, i.c_scale) else i.y_scale
-    if is_dynamic(ctx, i):
+    if dynamic:
         if given(ctx, to):
             raise Declined("bytes of an A whose scale comes with the data")
         return np.broadcast_to(b, (n,)).copy()
@@ -138,9 +138,9 @@ def numbers_of(ctx: NodeContext, i: Inputs, out: torch.dtype, factor: float = 1.
     return Numbers(**found)
 
 
-def check(ctx: NodeContext, i: Inputs) -> None:
+def check(ctx: NodeContext, i: Inputs, made: bool) -> None:
     out = ctx.out_desc(0)
-    for j in (i.a, i.b):
+    for j in (i.b,) if made else (i.a, i.b):
         if ctx.desc(j).dtype not in BYTES:
             raise Declined(f"an integer product of {ctx.desc(j).dtype}")
     if given(ctx, i.residual) and (ctx.desc(i.residual).shape != out.shape or ctx.desc(i.residual).dtype not in BYTES):
@@ -152,15 +152,17 @@ def check(ctx: NodeContext, i: Inputs) -> None:
         raise Declined("an output scale per row")
 
 
-def columns_of(ctx: NodeContext, i: Inputs, n: int) -> tuple[End, Numbers, np.ndarray, np.ndarray]:
-    """What does not depend on B's values; the integer bias and the scales by column, where both scales are known."""
-    check(ctx, i)
+def columns_of(ctx: NodeContext, i: Inputs, n: int, made: bool = False) -> tuple[End, Numbers, np.ndarray, np.ndarray]:
+    """What does not depend on B's values; the integer bias and the scales by column, where both scales are known. made: A's
+    bytes, scale and zero point are the node's own."""
+    check(ctx, i, made)
+    dynamic = made or is_dynamic(ctx, i)
     bias = values(ctx, i.int_bias, "the bias") if given(ctx, i.int_bias) else np.zeros(n, np.int32)
     if bias.size != n or (given(ctx, i.bias) and ctx.desc(i.bias).elements != n):
         raise Declined(f"a bias of {bias.size} values for {n} columns")
     residual = "" if not given(ctx, i.residual) else "inner" if given(ctx, i.c_scale) else "plain"
-    end = End("exact", given(ctx, i.bias), residual, "", is_dynamic(ctx, i))
-    return end, numbers_of(ctx, i, ctx.out_desc(0).dtype, i.factor), bias, column_scales(ctx, i, n)
+    end = End("exact", given(ctx, i.bias), residual, "", dynamic)
+    return end, numbers_of(ctx, i, ctx.out_desc(0).dtype, i.factor), bias, column_scales(ctx, i, n, dynamic)
 
 
 def table(ctx: NodeContext, array: np.ndarray, beside: int) -> Handle:
@@ -168,11 +170,12 @@ def table(ctx: NodeContext, array: np.ndarray, beside: int) -> Handle:
     return ctx.constant(beside, f"table {_digest(array)}", lambda w: torch.from_numpy(array).to(w.device))
 
 
-def ends_of(ctx: NodeContext, i: Inputs, n: int, axis: int) -> Ends:
-    """Of a product with constant weights whose n columns lie along `axis` of B."""
-    end, numbers, bias, scales = columns_of(ctx, i, n)
+def ends_of(ctx: NodeContext, i: Inputs, n: int, axis: int, made: tuple[Handle, Handle] | None = None) -> Ends:
+    """Of a product with constant weights whose n columns lie along `axis` of B. made: scale and zero point of an A that the node
+    quantises itself, to uint8."""
+    end, numbers, bias, scales = columns_of(ctx, i, n, made is not None)
     dynamic, zeros = end.dynamic, b_zeros(ctx, i, n)
-    a_flip = 128 if ctx.desc(i.a).dtype == torch.uint8 else 0
+    a_flip = 128 if made or ctx.desc(i.a).dtype == torch.uint8 else 0
     za = 0 if dynamic else zero_point(ctx, i.a_zero, "A's zero point") - a_flip
 
     def sums(w: torch.Tensor) -> torch.Tensor:
@@ -187,7 +190,7 @@ def ends_of(ctx: NodeContext, i: Inputs, n: int, axis: int) -> Ends:
     return Ends(end, numbers, (
         ctx.constant(i.b, f"start {axis} {za} {dynamic} {_digest(zeros, bias)}", start), table(ctx, scales, i.b),
         ctx.constant(i.b, f"sums {axis} {_digest(zeros)}", lambda w: wrapped(sums(w))) if dynamic else None,
-        table(ctx, zeros, i.b) if end.row_sums else None, *_dynamic_a(ctx, i, dynamic),
+        table(ctx, zeros, i.b) if end.row_sums else None, *(made or _dynamic_a(ctx, i, dynamic)),
         ctx.input(i.bias) if end.bias else None, ctx.input(i.residual) if end.residual else None,
     ))  # fmt: skip
 

@@ -63,13 +63,14 @@ def _dequantize(call: Call) -> Tensor:
 
 
 def dynamic(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """x as uint8, its scale and zero point, from its range with zero in it."""
-    zero = torch.zeros((), dtype=torch.float32, device=x.device)
-    low, high = torch.minimum(x.amin(), zero), torch.maximum(x.amax(), zero)
-    scale = (high - low) / 255
-    point = torch.where(scale == 0, zero, torch.round((-low / scale).clamp(0, 255))).to(torch.uint8)
-    safe = torch.where(scale == 0, torch.ones_like(scale), scale)
-    return quantize(x, safe, point, torch.uint8), scale, point
+    """x as uint8, its scale and zero point, from its range with zero in it. Where all are 0 the scale is that of a range of 1;
+    NaN counts as neither smallest nor largest: as on the CPU."""
+    zero = torch.zeros(1, dtype=torch.float32, device=x.device)
+    real = torch.cat([zero, torch.nan_to_num(x.float(), nan=0.0, posinf=torch.inf, neginf=-torch.inf).reshape(-1)])
+    low, high = real.amin(), real.amax()
+    scale = torch.where(low == high, torch.ones_like(low), high - low) / 255
+    point = torch.round((-low / scale).clamp(0, 255)).to(torch.uint8)
+    return quantize(x, scale, point, torch.uint8), scale, point
 
 
 def _dynamic(call: Call) -> list[Tensor | None]:
