@@ -66,7 +66,7 @@ class PackedForm:
         self._symbols = [_symbols(p) for p in ports]
         self.executor = executor
         # Pairs of tokens are as many as the squares of the lengths: no bucket holds them.
-        self._bucket = bucket if not {"queries", "keys"} & set(self.auxiliary) else None
+        self.bucket = bucket if not {"queries", "keys"} & set(self.auxiliary) else None
 
     def extent(self, arrays: Sequence[Any]) -> Extent | None:
         """Rows and length of one feed; None when it cannot be packed (the model then says what is wrong with it)."""
@@ -97,15 +97,10 @@ class PackedForm:
 
     def run(self, feeds: Sequence[Sequence[np.ndarray]], extents: Sequence[Extent]) -> list[list[np.ndarray]]:
         """The outputs of each feed. Raises FastinferError when any of them fails."""
-        placed, token, sequence = [], 0, 0
-        for e in extents:
-            placed.append(Extent(e.rows, e.length, token, sequence))
-            token += e.rows * e.length
-            sequence += e.rows
-        lengths = np.repeat(np.array([e.length for e in placed], np.int64), [e.rows for e in placed])
+        placed, lengths = placed_behind(extents)
         joined = [_join(port, [arrays[i] for arrays in feeds]) for i, port in enumerate(self.inputs)]
-        if self._bucket is not None:
-            lengths, joined = self._filled(lengths, joined, self._bucket)
+        if self.bucket is not None:
+            lengths, joined = self._filled(lengths, joined, self.bucket)
         results = self.executor.run([*(AUXILIARY[name](lengths) for name in self.auxiliary), *joined])
         return [[_part(port, y, e) for port, y in zip(self.outputs, results)] for e in placed]
 
@@ -122,6 +117,16 @@ class PackedForm:
                 a = np.concatenate([a, np.zeros((*a.shape[:axis], n, *a.shape[axis + 1 :]), a.dtype)], axis)
             filled.append(a)
         return np.concatenate([lengths, own]), filled
+
+
+def placed_behind(extents: Sequence[Extent]) -> tuple[list[Extent], np.ndarray]:
+    """Feeds one behind the other: where each lies, and the lengths of all their sequences."""
+    placed, token, sequence = [], 0, 0
+    for e in extents:
+        placed.append(Extent(e.rows, e.length, token, sequence))
+        token += e.rows * e.length
+        sequence += e.rows
+    return placed, np.repeat(np.array([e.length for e in placed], np.int64), [e.rows for e in placed])
 
 
 FILLER = 64  # tokens of one made-up sequence: attention costs their squares
@@ -155,20 +160,25 @@ def _join(port: Port, arrays: list[np.ndarray]) -> np.ndarray:
 
 
 def _part(port: Port, y: np.ndarray, e: Extent) -> np.ndarray:
+    return y.copy() if port.form == "uniform" else np.ascontiguousarray(part_of(port, y, e, np.moveaxis))
+
+
+def part_of(port: Port, y: Any, e: Extent, moveaxis: Callable[[Any, int, int], Any]) -> Any:
+    """What of an output is one feed's, as a view; y: an array or a tensor, with its library's moveaxis."""
     if port.form == "uniform":
-        return y.copy()
+        return y
     before = (slice(None),) * port.axis
     if port.form == "sequence":
-        return np.ascontiguousarray(y[(*before, slice(e.sequence, e.sequence + e.rows))])
+        return y[(*before, slice(e.sequence, e.sequence + e.rows))]
     if port.batch == NOWHERE:
-        return np.ascontiguousarray(y[(*before, slice(e.token, e.token + e.length))])
+        return y[(*before, slice(e.token, e.token + e.length))]
     part = y[(*before, slice(e.token, e.token + e.rows * e.length))]
     if port.batch == MERGED or e.rows == 1:
-        return np.ascontiguousarray(part)
+        return part
     axis = port.axis - (port.batch < port.axis)
     part = part.squeeze(port.batch)
     part = part.reshape(*part.shape[:axis], e.rows, e.length, *part.shape[axis + 1 :])
-    return np.ascontiguousarray(np.moveaxis(part, axis, port.batch))
+    return moveaxis(part, axis, port.batch)
 
 
 NOWHERE, MERGED = -1, -2  # Port.batch

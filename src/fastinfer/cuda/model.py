@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,10 +14,12 @@ import torch
 from fastinfer import _core
 from fastinfer import program as program_file
 from fastinfer.batching.packing import PackedForm
+from fastinfer.cuda import packed
 from fastinfer.cuda.buckets import batch_of, bucket
 from fastinfer.cuda.device import open_device
 from fastinfer.cuda.dtypes import to_torch
 from fastinfer.cuda.executor import Executor
+from fastinfer.cuda.packed import DevicePacking
 from fastinfer.cuda.peak import measure_peak
 from fastinfer.cuda.precision import precision_of
 from fastinfer.cuda.program import DeviceProgram
@@ -91,12 +93,47 @@ class CudaModel(Model):
         plan = self._executor.explain(arrays, False)
         return f"it runs node by node ({plan['by_node']})" if plan.get("by_node") else ""
 
+    def run_each(self, feeds: Sequence[Mapping[str, Any]]) -> list[dict[str, Any] | Exception]:
+        """As Model.run_each; where all values are tensors on the model's device, and the model has a packed form, they are packed
+        there, and so are the results."""
+        values = [self._tensors(feed) for feed in feeds]
+        form = self._many.packed() if len(feeds) > 1 and None not in values else None
+        if form is None:
+            return super().run_each(feeds)
+        packing = DevicePacking(form, self._device.torch)
+        outcomes = packed.run_each(packing, [v for v in values if v is not None], self._executor.run_device)
+        names = self._output_names
+        return [o if isinstance(o, Exception) else dict(zip(names, o, strict=True)) for o in outcomes]
+
+    def _tensors(self, feed: Mapping[str, Any]) -> list[torch.Tensor] | None:
+        """A feed's inputs in order, if they are all tensors on the device."""
+        device, names = self._device.torch, self._binding.names
+        if device.type != "cuda" or feed.keys() != set(names):
+            return None
+        values = [v for n in names if isinstance(v := feed[n], torch.Tensor) and v.device == device]
+        return [v.detach().contiguous() for v in values] if len(values) == len(names) else None
+
+    def run_padded(self, inputs: Mapping[str, torch.Tensor], lengths: Sequence[int]) -> dict[str, torch.Tensor]:
+        """Sequences of different lengths in tensors [sequences, extent, ...] on the device, computed without their padding.
+
+        lengths: of each sequence, 0 to extent (a tensor on the device is waited for). The outputs have the same form, with 0
+        behind a sequence's end and for empty sequences; what the inputs hold there is not read. As with torch's own calls
+        nothing waits. Raises InputError, and UnsupportedError where the model has no packed form (:attr:`packing`).
+        """
+        form = self._many.packed()
+        if form is None:
+            raise UnsupportedError(f"sequences cannot be packed: {self.packing}")
+        if elsewhere := {str(t.device) for t in inputs.values() if t.device != self._device.torch}:
+            raise InputError(f"tensors on {', '.join(elsewhere)} were given; needed: all on {self._device.torch}")
+        results = DevicePacking(form, self._device.torch).run_padded(inputs, [int(n) for n in lengths])
+        return dict(zip(self._output_names, results, strict=True))
+
     def _packed_form(self) -> PackedForm | None:
         notes = self._program.packed
         if "graph" not in notes:
             return None
-        packed = Program(notes["graph"], self._program.tensors)  # on the same constants
-        program = DeviceProgram(packed, self._device, self._precision, self._executor.program)
+        graph = Program(notes["graph"], self._program.tensors)  # on the same constants
+        program = DeviceProgram(graph, self._device, self._precision, self._executor.program)
         return PackedForm(notes, Executor(program), self._program.graph.inputs, bucket)
 
     # --------------------------------------------------------------------------------------------------------- explain
