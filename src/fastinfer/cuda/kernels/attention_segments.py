@@ -5,7 +5,8 @@ memory, so that one captured graph serves every batch of a bucket; and reduction
     Y[o, s, i] = fold over the tokens t of sequence s of X[o, t, i]
 
 Tokens behind the last sequence belong to nobody. Lengths are data: what does not fit into the tokens is cut off. An empty
-sequence's reduction is 0. Bound: reading X once; a sequence's sum runs over its own tokens in blocks from its first, so its
+sequence's reduction is that of no numbers, as on the CPU: sums 0, the least and the greatest number the other way round (−inf, +inf
+or an integer's end), means NaN (of integers 0). Bound: reading X once; a sequence's sum runs over its own tokens in blocks from its first, so its
 bits are those that it has alone.
 """
 
@@ -138,10 +139,9 @@ def _reduce_kernel(
         y = tl.sum(total, 0)
     if REDUCTION == "mean":
         if dtype == tl.float32:
-            y = y / tl.maximum(length, 1).to(tl.float32)
+            y = tl.div_rn(y, length.to(tl.float32) + tl.zeros_like(y))  # of nothing: NaN
         else:
             y = y // tl.maximum(length, 1)
-    y = tl.where(length > 0, y, 0)
     to = y_ptr + (outer * sequences + sequence) * inner + columns
     tl.store(to, y.to(y_ptr.dtype.element_ty), mask=kept)
 
