@@ -220,3 +220,26 @@ def test_inputs_beyond_a_half(precision):
     limits = np.clip(x, -MOST[precision], MOST[precision])
     want = np.where(np.isinf(x), x, limits)[0]
     np.testing.assert_allclose(got["y"][:, 0], want, rtol=4e-3)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "f16"])
+@pytest.mark.parametrize("given", [False, True], ids=["made", "given"])
+def test_attention_to_nothing_is_a_mean(given, precision):
+    """BERT's mask, (1 − m)·lowest made by the model or by the caller, in attention: one sequence has no key at all."""
+    q, k, v = numbers(2, 3, 4, 8), numbers(2, 3, 8, 5), numbers(2, 3, 5, 8)
+    m = np.array([[1, 1, 0, 1, 0], [0] * 5], np.float32)[:, None, None]
+    constants = {"low": np.array(LOWEST, np.float32), "one": np.array(1, np.float32)}
+    nodes = [h.make_node("Sub", ["one", "m"], ["n"]), h.make_node("Mul", ["n", "low"], ["a"])]
+    if given:
+        nodes, m, constants = [h.make_node("Identity", ["m"], ["a"])], np.where(m > 0, 0, LOWEST).astype(np.float32), {}
+    nodes += [h.make_node("MatMul", ["q", "k"], ["s"]), h.make_node("Add", ["s", "a"], ["t"])]
+    nodes += [h.make_node("Softmax", ["t"], ["p"], axis=-1), h.make_node("MatMul", ["p", "v"], ["y"])]
+    shapes = {"q": [2, 3, 4, 8], "k": [2, 3, 8, 5], "v": [2, 3, 5, 8], "m": [2, 1, 1, 5]}
+    model = model_of(nodes, shapes, {"y": [2, 3, 4, 8]}, constants)
+    feeds = {"q": q, "k": k, "v": v, "m": m}
+    got, steps = run(model, feeds, precision)
+    want = fi.compile(model.SerializeToString()).run(feeds)["y"]
+    assert any("attention" in s for s in steps) and not any(s.startswith("torch") for s in steps), steps
+    np.testing.assert_allclose(want[1], np.broadcast_to(v[1].mean(1, keepdims=True), (3, 4, 8)), rtol=1e-4, atol=1e-5)
+    tolerance = {"fp32": 1e-5, "bf16": 4e-2, "f16": 4e-3}[precision]
+    np.testing.assert_allclose(got["y"], want, rtol=tolerance, atol=tolerance)

@@ -52,6 +52,9 @@ def _masked(
             s = tl.where(m != 0, s, float("-inf"))
         else:
             m = m.to(tl.float32)
+            if mask_ptr.dtype.element_ty == tl.float16:
+                # float16's lowest number was float32's, beside which scores do not count
+                m = tl.where(m == -65504.0, -3.3e38, m)
             if mask_ptr.dtype.element_ty != tl.float32 and not ZERO_EMPTY:
                 # float32's lowest number is −∞ in 16 bits; a row of nothing else is their mean, not NaN
                 m = tl.maximum(m, -3.3e38)
