@@ -3,15 +3,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from onnx import helper
+from onnx import NodeProto, helper
 
 from gpu.ceilings import Ceilings
 from gpu.layers import model_of, step_of
-from gpu.timing import CUDA, DEVICE, race, relative
+from gpu.timing import CUDA, DEVICE, Work, race, relative
 
 SQUARE = [(4096, 4096, 4096), (8192, 8192, 8192)]
 # (m, n, k): rows of BERT-base, ViT-B/16, Swin-T and MiniLM at batch 1 and 32, and a ResNet-50 head.
@@ -34,10 +36,57 @@ def run(ceilings: Ceilings, tune: bool) -> list[dict[str, Any]]:
     return rows
 
 
+@dataclass(frozen=True)
+class Layer:
+    """A product as a model: nodes from x and constants to y."""
+
+    nodes: list[NodeProto]
+    x: np.ndarray
+    constants: dict[str, np.ndarray]
+    precision: str
+
+
+def layers(real: bool = CUDA) -> Iterator[Layer]:
+    """All that run() times, or the small ones."""
+    for shape in SQUARE + REAL if real else TINY:
+        yield half_layer(*shape)
+    for shape in REAL if real else TINY[:1]:
+        yield from (eight_layer(*shape, precision) for precision in ("int8", "fp8"))
+    for shape in DECODE if real else [(1, 64, 64)]:
+        yield four_layer(*shape)
+
+
+def half_layer(m: int, n: int, k: int) -> Layer:
+    x, w, b = _operands(m, n, k)
+    nodes = [helper.make_node("Gemm", ["x", "w", "b"], ["h"]), helper.make_node("Relu", ["h"], ["y"])]
+    return Layer(nodes, x, {"w": w, "b": b}, "bf16")
+
+
+def eight_layer(m: int, n: int, k: int, precision: str) -> Layer:
+    x, w, _ = _operands(m, n, k)
+    return Layer([helper.make_node("MatMul", ["x", "w"], ["y"])], x, {"w": w}, precision)
+
+
+def four_layer(m: int, n: int, k: int) -> Layer:
+    """Groups of 128 (32 in the small run)."""
+    rng, block = np.random.default_rng(0), 128 if k >= 128 else 32
+    x = rng.standard_normal((m, k), np.float32)
+    packed = rng.integers(0, 256, (n, k // block, block // 2), dtype=np.uint8)
+    scales = (rng.random((n, k // block), np.float32) + 0.5) / 64
+    node = helper.make_node(
+        "MatMulNBits", ["x", "w", "s"], ["y"], domain="com.microsoft", K=k, N=n, bits=4, block_size=block
+    )
+    return Layer([node], x, {"w": packed, "s": scales}, "bf16")
+
+
 def _operands(m: int, n: int, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     rng = np.random.default_rng(m * 7 + n * 3 + k)
     x = rng.standard_normal((m, k), np.float32)
     return x, (rng.standard_normal((k, n), np.float32) / k**0.5), rng.standard_normal(n, np.float32)
+
+
+def _step(layer: Layer, op: str, tune: bool) -> tuple[Work, str, torch.Tensor]:
+    return step_of(model_of(layer.nodes, layer.x.shape, layer.constants, layer.precision, tune), layer.x, op)
 
 
 def _row(what: str, shape: tuple[int, ...], kernel: str, times: dict[str, float], ours: torch.Tensor, exact: torch.Tensor,
@@ -55,9 +104,9 @@ def _row(what: str, shape: tuple[int, ...], kernel: str, times: dict[str, float]
 
 def _half(m: int, n: int, k: int, ceilings: Ceilings, tune: bool) -> dict[str, Any]:
     """bfloat16 with bias and ReLU: cuBLASLt with its own epilogue, and with a separate one."""
-    x, w, b = _operands(m, n, k)
-    nodes = [helper.make_node("Gemm", ["x", "w", "b"], ["h"]), helper.make_node("Relu", ["h"], ["y"])]
-    ours, kernel, result = step_of(model_of(nodes, x.shape, {"w": w, "b": b}, "bf16", tune), x, "MatMul")
+    layer = half_layer(m, n, k)
+    x, w, b = layer.x, layer.constants["w"], layer.constants["b"]
+    ours, kernel, result = _step(layer, "MatMul", tune)
     a, bt, bias = (torch.from_numpy(t).to(DEVICE).bfloat16() for t in (x, w, b))
     contenders = {"ours": ours, "addmm + relu": lambda: torch.addmm(bias, a, bt).relu_()}
     if CUDA:
@@ -69,9 +118,9 @@ def _half(m: int, n: int, k: int, ceilings: Ceilings, tune: bool) -> dict[str, A
 
 def _quantized(m: int, n: int, k: int, precision: str, tune: bool) -> dict[str, Any]:
     """Against torch's bare product of operands that are quantised already: ours quantises the activations too."""
-    x, w, _ = _operands(m, n, k)
-    nodes = [helper.make_node("MatMul", ["x", "w"], ["y"])]
-    ours, kernel, result = step_of(model_of(nodes, x.shape, {"w": w}, precision, tune), x, "MatMul")
+    layer = eight_layer(m, n, k, precision)
+    x, w = layer.x, layer.constants["w"]
+    ours, kernel, result = _step(layer, "MatMul", tune)
     a, b = torch.from_numpy(x).to(DEVICE), torch.from_numpy(w).to(DEVICE)
     contenders = {"ours": ours}
     if precision == "int8":
@@ -87,17 +136,11 @@ def _quantized(m: int, n: int, k: int, precision: str, tune: bool) -> dict[str, 
 
 
 def _four_bits(m: int, n: int, k: int, ceilings: Ceilings, tune: bool) -> dict[str, Any]:
-    """W4A16, groups of 128 (32 in the small run): the floor is reading the weights once."""
-    rng, block = np.random.default_rng(0), 128 if k >= 128 else 32
-    x = rng.standard_normal((m, k), np.float32)
-    packed = rng.integers(0, 256, (n, k // block, block // 2), dtype=np.uint8)
-    scales = (rng.random((n, k // block), np.float32) + 0.5) / 64
-    node = helper.make_node(
-        "MatMulNBits", ["x", "w", "s"], ["y"], domain="com.microsoft", K=k, N=n, bits=4, block_size=block
-    )
-    ours, kernel, result = step_of(
-        model_of([node], x.shape, {"w": packed, "s": scales}, "bf16", tune), x, "MatMulNBits"
-    )
+    """W4A16: the floor is reading the weights once."""
+    layer = four_layer(m, n, k)
+    x, packed, scales = layer.x, layer.constants["w"], layer.constants["s"]
+    block = 2 * packed.shape[-1]
+    ours, kernel, result = _step(layer, "MatMulNBits", tune)
     digits = np.stack([packed & 15, packed >> 4], -1).reshape(n, k // block, block).astype(np.float64) - 8
     dense = torch.from_numpy((digits * scales[..., None]).reshape(n, k))
     a, w = torch.from_numpy(x).to(DEVICE).bfloat16(), dense.to(DEVICE, torch.bfloat16).t()

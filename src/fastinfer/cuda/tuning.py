@@ -7,7 +7,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-import importlib.resources
 import json
 import sys
 import time
@@ -19,6 +18,7 @@ import torch
 
 from fastinfer.cuda.context import Family
 from fastinfer.cuda.device import Device
+from fastinfer.cuda.shipped import shipped
 from fastinfer.errors import FastinferError
 from fastinfer.tuning_cache import TuningCache
 
@@ -28,9 +28,11 @@ RUNS = 7
 
 class Tuner:
     """What plans choose by. A problem's key is its family and all its fields, so a winner holds for every model and shape
-    that asks for the same."""
+    that asks for the same. most: candidates of a problem that a race has. settled: winners by key that no race asks again."""
 
     def __init__(self, device: Device) -> None:
+        self.most: int | None = None
+        self.settled: Mapping[str, str] = {}
         self._device = device
         self._winners: dict[str, str] = {}
         self._asked: dict[str, tuple[Family, Any]] = {}
@@ -40,15 +42,15 @@ class Tuner:
 
     def choose(self, family: Family, problem: Any) -> Any:
         key = problem_key(family, problem)
-        if self._race >= 0:
+        if self._race >= 0 and key not in self.settled:
             self._asked[key] = family, problem
-            candidates = family.configs(problem)
+            candidates = family.configs(problem)[: self.most]
             return candidates[self._race] if self._race < len(candidates) else family.default(problem)
         if key not in self._winners and key not in self._looked:
             self._looked.add(key)
-            found = self._disk().get([key]) or {k: v for k, v in shipped(self._device.name).items() if k == key}
-            self._winners.update(found)
-        text = self._winners.get(key)
+            brought = shipped(self._device.name)
+            self._winners.update(self._disk().get([key]) or ({key: brought[key]} if key in brought else {}))
+        text = self.settled.get(key) or self._winners.get(key)
         config = None if text is None else _named(family, problem, text)
         return family.default(problem) if config is None else config
 
@@ -67,14 +69,9 @@ class Tuner:
             for candidate in self._rounds(plans):
                 self._race = candidate
                 for step, seconds in self._timed(plans()):
-                    family, problem, config = (
-                        sys.modules[step.run.__module__],
-                        step.static["problem"],
-                        step.static["config"],
-                    )
-                    key = problem_key(family, problem)
+                    key = _key_of(step)
                     if seconds < best.get(key, (float("inf"), ""))[0]:
-                        best[key] = seconds, config_text(config)
+                        best[key] = seconds, config_text(step.static["config"])
         finally:
             self._race = -1
         winners = {key: text for key, (_, text) in best.items()}
@@ -82,17 +79,25 @@ class Tuner:
         self._disk().put(winners)
         return winners
 
-    def _rounds(self, plans: Callable[[], Any]) -> Iterator[int]:
+    def problems(self, plans: Callable[[], Any]) -> dict[str, tuple[Family, Any]]:
+        """What the plan of `plans()` would have raced."""
         self._race, self._asked = 0, {}
-        plans()  # only to hear what is asked for
-        yield from range(max((len(f.configs(p)) for f, p in self._asked.values()), default=0))
+        try:
+            plans()
+        finally:
+            self._race = -1
+        return self._asked
+
+    def _rounds(self, plans: Callable[[], Any]) -> Iterator[int]:
+        asked = self.problems(plans).values()
+        yield from range(max((len(f.configs(p)[: self.most]) for f, p in asked), default=0))
 
     def _timed(self, plan: Any) -> Iterator[tuple[Any, float]]:
         """The plan's steps that can be tuned, with their seconds; those whose configuration this device refuses are left
         out. The steps between run too, so that every step reads what it will read."""
         for i, step in enumerate(plan.steps):
             launch = functools.partial(plan.launch, slice(i, i + 1))
-            if "config" not in step.static:
+            if "config" not in step.static or _key_of(step) in self.settled:
                 launch()
                 continue
             try:
@@ -126,6 +131,11 @@ def problem_key(family: Family, problem: Any) -> str:
     return f"{name} {json.dumps(dataclasses.asdict(problem), default=str, sort_keys=True)}"
 
 
+def _key_of(step: Any) -> str:
+    """Of a step that was chosen for a problem."""
+    return problem_key(sys.modules[step.run.__module__], step.static["problem"])
+
+
 def config_text(config: Any) -> str:
     return json.dumps(dataclasses.asdict(config), default=str, sort_keys=True)
 
@@ -147,15 +157,3 @@ def about(device: Device) -> Mapping[str, str]:
         "machine": device.name, "driver": str(driver), "build": build, "torch": torch.__version__,
         "triton": triton.__version__,
     }  # fmt: skip
-
-
-@functools.lru_cache(maxsize=4)
-def shipped(device: str) -> dict[str, str]:
-    """Winners that the package brings for a chip; empty for those it does not know. A table whose configurations a later
-    build does not offer any more is harmless: they are not found, and the default is taken."""
-    name = device.lower().replace("nvidia ", "").replace(" ", "-")
-    file = importlib.resources.files("fastinfer.cuda") / "tuned" / f"{name}.json"
-    try:
-        return {str(k): str(v) for k, v in json.loads(file.read_text())["winners"].items()}
-    except FileNotFoundError:
-        return {}
