@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from fastinfer.cuda.ahead import compile_ahead
 from fastinfer.cuda.device import CAPTURES, Device
 from fastinfer.cuda.dtypes import to_numpy, to_torch
 from fastinfer.cuda.plan import Plan
@@ -118,7 +119,8 @@ def _captured(plan: Plan, device: torch.device) -> Any:
     stream, graph, refused = _capture_stream(device), torch.cuda.CUDAGraph(), None
     stream.wait_stream(torch.cuda.current_stream(device))
     with torch.cuda.stream(stream):  # torch.cuda.graph does not leave its stream when a capture fails
-        plan.launch()  # kernels are compiled and loaded before the capture
+        compile_ahead(plan.steps)
+        plan.launch()  # kernels are loaded before the capture
         stream.synchronize()
         _forget_workspaces()
         try:  # other threads go on allocating meanwhile, which the mode "global" would forbid them

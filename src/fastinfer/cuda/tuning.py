@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from fastinfer.cuda.ahead import compile_ahead
 from fastinfer.cuda.context import Family
 from fastinfer.cuda.device import Device
 from fastinfer.cuda.shipped import shipped
@@ -95,6 +96,7 @@ class Tuner:
     def _timed(self, plan: Any) -> Iterator[tuple[Any, float]]:
         """The plan's steps that can be tuned, with their seconds; those whose configuration this device refuses are left
         out. The steps between run too, so that every step reads what it will read."""
+        compile_ahead(plan.steps)
         for i, step in enumerate(plan.steps):
             launch = functools.partial(plan.launch, slice(i, i + 1))
             if "config" not in step.static or _key_of(step) in self.settled:

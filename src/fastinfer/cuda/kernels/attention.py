@@ -27,6 +27,7 @@ import triton
 
 from fastinfer.cuda.kernels import attention_triton as device
 from fastinfer.cuda.kernels.attention_segments import blocks_of
+from fastinfer.cuda.kernels.launch import launch
 
 CHUNK = 256  # lengths that a program looks at at once
 PROGRAMS = 4 * 132  # enough for every multiprocessor to hold four
@@ -213,17 +214,17 @@ def run(
     if c.variant == "windows":
         each = max(1, min(c.units, units // PROGRAMS))  # does not change a unit's bits
         grid = (triton.cdiv(units, each),)
-        device.windows_kernel[grid](q, k, v, mask_given, o, *scalars, *extents, units, each, **common)
+        launch(device.windows_kernel, grid)(q, k, v, mask_given, o, *scalars, *extents, units, each, **common)
         return
     split = c.variant == "split"
     sums = o if partial is None else partial
-    device.tiled_kernel[(blocks * c.splits * units,)](
+    launch(device.tiled_kernel, (blocks * c.splits * units,))(
         q, k, v, mask_given, q if lengths is None else lengths, o, sums, *scalars, *extents, sequences, blocks,
         PACKED=p.packed, PAIRS=form == "pairs", MASK_FIRST=form in ("keys", "queries"), SPLITS=c.splits, SPLIT=split,
         CHUNK=CHUNK, **common,
     )  # fmt: skip
     if split:
-        device.combine_kernel[(batch * p.heads * sq,)](
+        launch(device.combine_kernel, (batch * p.heads * sq,))(
             sums, o, *os, p.heads, sq, SPLITS=c.splits, DV=p.dv, BDV=p.widths[1], ZERO_EMPTY=p.zero_empty or sk == 0,
             LOG2=log2, num_warps=1,
         )  # fmt: skip

@@ -19,6 +19,7 @@ import triton
 import triton.language as tl
 
 from fastinfer.cuda.kernels import interpreter_range  # noqa: F401  (loops with bounds from memory)
+from fastinfer.cuda.kernels.launch import launch
 
 
 @triton.jit
@@ -154,7 +155,7 @@ def run(x: torch.Tensor, lengths: torch.Tensor, y: torch.Tensor, *, problem: Pro
     outer = y.numel() // (sequences * inner)
     tokens = x.numel() // (outer * inner)
     grid = (sequences, triton.cdiv(inner, config.inner), outer)
-    _reduce_kernel[grid](
+    launch(_reduce_kernel, grid)(
         x, lengths, y, sequences, tokens, inner,
         REDUCTION=problem.reduction, IDENTITY=_identity(problem), STEP=config.tokens, WIDTH=config.inner, CHUNK=256,
         num_warps=config.num_warps,

@@ -36,6 +36,7 @@ from fastinfer.cuda.kernels.conv_config import (
 from fastinfer.cuda.kernels.conv_epilogue import Epilogue
 from fastinfer.cuda.kernels.conv_geometry import Triple, Window
 from fastinfer.cuda.kernels.conv_kernel import conv_kernel, conv_sum_kernel
+from fastinfer.cuda.kernels.launch import launch
 
 _PRECISION = {"ieee": "ieee", "tf32": "tf32", "half": "ieee"}
 
@@ -144,14 +145,14 @@ def run(
     e = p.epilogue
     images = (p.window.out, p.window.out) if p.transposed else (p.window.size, p.window.out)
     sums = partial.view(torch.float32) if split and partial is not None else y
-    conv_kernel[programs, runs(p) if split else 1](
+    launch(conv_kernel, (programs, runs(p) if split else 1))(
         x, w, bias, residual, y, sums, e.alpha, e.beta, p.m, tiles, column_tiles, *images[0], *images[1],
         **constants(p, c), num_warps=c.warps, num_stages=c.stages,
     )  # fmt: skip
     if split:
         channels = p.bands * p.cout
         bn = min(128, triton.next_power_of_2(channels))
-        conv_sum_kernel[triton.cdiv(p.m, 1024 // bn), triton.cdiv(channels, bn)](
+        launch(conv_sum_kernel, (triton.cdiv(p.m, 1024 // bn), triton.cdiv(channels, bn)))(
             sums, bias, residual, y, e.alpha, e.beta, p.m, CHANNELS=channels, SEGMENTS=runs(p),
             BIAS=e.bias, RES=e.residual, ACT=e.activation, BM=1024 // bn, BN=bn, num_warps=4,
         )  # fmt: skip

@@ -27,6 +27,7 @@ from fastinfer.cuda.kernels.conv_config import (
     candidates,
     runs,
 )
+from fastinfer.cuda.kernels.launch import launch
 from fastinfer.cuda.kernels.requantize import FUSED, End, Numbers
 
 __all__ = [
@@ -145,14 +146,14 @@ def run(
         partial.view(torch.int32 if p.products == "int8" else torch.float32) if split and partial is not None else y
     )
     values = (start, scale, sums, zeros, a_scale, a_zero, bias, residual, *astuple(numbers))
-    conv8_kernel[programs, runs(p) if split else 1](
+    launch(conv8_kernel, (programs, runs(p) if split else 1))(
         x, w, x if pad is None else pad, y, sums_to, *values, p.m, tiles, column_tiles, *p.window.size, *p.window.out,
         **constants(p, c), num_warps=c.warps, num_stages=c.stages, **FUSED,
     )  # fmt: skip
     if split:
         channels = p.groups * p.cout
         bn = min(128, triton.next_power_of_2(channels))
-        conv8_sum_kernel[triton.cdiv(p.m, 1024 // bn), triton.cdiv(channels, bn)](
+        launch(conv8_sum_kernel, (triton.cdiv(p.m, 1024 // bn), triton.cdiv(channels, bn)))(
             sums_to, y, *values, p.m, p.window.pixels, CHANNELS=channels, SEGMENTS=runs(p), PRODUCTS=p.products, **ends(p),
             BM=1024 // bn, BN=bn, num_warps=4, **FUSED,
         )  # fmt: skip

@@ -20,6 +20,7 @@ import triton.language as tl
 
 from fastinfer.cuda.kernels.conv_epilogue import Epilogue, finish
 from fastinfer.cuda.kernels.conv_geometry import Window
+from fastinfer.cuda.kernels.launch import launch
 
 MULTIPROCESSORS = 132
 
@@ -162,7 +163,7 @@ def run(
     programs = p.batch * row_blocks * column_blocks
     if programs == 0:
         return
-    depthwise_kernel[programs, triton.cdiv(p.channels, c.block_c)](
+    launch(depthwise_kernel, (programs, triton.cdiv(p.channels, c.block_c)))(
         x, w, bias, residual, y, p.epilogue.alpha, p.epilogue.beta, *p.window.size[1:], oh, ow, row_blocks, column_blocks,
         **constants(p, c), num_warps=c.warps,
     )  # fmt: skip

@@ -21,6 +21,7 @@ import triton.language as tl
 from fastinfer.cuda.kernels import depthwise
 from fastinfer.cuda.kernels.conv_geometry import Window
 from fastinfer.cuda.kernels.depthwise import Config, supported
+from fastinfer.cuda.kernels.launch import launch
 from fastinfer.cuda.kernels.requantize import FUSED, End, Numbers, exact
 
 __all__ = ["Config", "Problem", "configs", "default", "lay_out_weights", "run", "supported", "workspace"]
@@ -143,7 +144,7 @@ def run(
     programs = p.batch * row_blocks * column_blocks
     if programs == 0:
         return
-    depthwise8_kernel[programs, triton.cdiv(p.channels, c.block_c)](
+    launch(depthwise8_kernel, (programs, triton.cdiv(p.channels, c.block_c)))(
         x, w, y, start, scale, residual, float(x_zero), *astuple(numbers)[:9], *p.window.size[1:], oh, ow, row_blocks, column_blocks,
         **constants(p, c), num_warps=c.warps, **FUSED,
     )  # fmt: skip

@@ -14,6 +14,7 @@ import triton
 import triton.language as tl
 
 from fastinfer.cuda.kernels import device as _device  # noqa: F401  before triton: it says whether triton interprets
+from fastinfer.cuda.kernels.launch import launch
 from fastinfer.cuda.kernels.pointwise import raw
 from fastinfer.cuda.kernels.pointwise_walk import LIMIT, Walk
 
@@ -101,7 +102,7 @@ def run(x: torch.Tensor, index: torch.Tensor, y: torch.Tensor, problem: Problem,
     p = problem
     rows = p.outer * p.per
     extents = (*p.extents, *(1,) * (KEYS - len(p.extents)))
-    _gather[(triton.cdiv(rows, config.rows) * triton.cdiv(p.inner, config.cols),)](
+    launch(_gather, (triton.cdiv(rows, config.rows) * triton.cdiv(p.inner, config.cols),))(
         raw(x), index, raw(y), rows, p.per, p.inner, *extents, KEYS=len(p.extents), ND=p.nd,
         ROWS=config.rows, COLS=config.cols, WIDE=p.wide, num_warps=config.num_warps,
     )  # fmt: skip
@@ -124,6 +125,6 @@ def elements(x: torch.Tensor, index: torch.Tensor, y: torch.Tensor, walk: Walk, 
     missing = RANK - len(walk.extents)
     extents, strides = (1,) * missing + walk.extents, (0,) * missing + walk.strides[1]
     wide = walk.wide or x.numel() >= LIMIT
-    _elements[(triton.cdiv(walk.elements, 512),)](
+    launch(_elements, (triton.cdiv(walk.elements, 512),))(
         raw(x), index, raw(y), walk.elements, extent, step, *extents[1:], *strides, BLOCK=512, WIDE=wide, num_warps=4
     )

@@ -22,6 +22,7 @@ from fastinfer.cuda.kernels.gemm_config import MULTIPROCESSORS, Config, Problem,
 from fastinfer.cuda.kernels.gemm_epilogue import finish, finish_parts
 from fastinfer.cuda.kernels.gemm_stream import _mend, _stream, rows_of_piece
 from fastinfer.cuda.kernels.gemm_tile import segment, tile_at, whole
+from fastinfer.cuda.kernels.launch import launch
 
 __all__ = ["Config", "Problem", "configs", "default", "run", "segments", "workspace"]
 
@@ -175,15 +176,17 @@ def run(
     tiles = programs(p, f)
     if s := stream(p, f):
         given = {"work": work, "full": s.full, "rest": s.rest, "streams": s.streams, "SEGMENTS": count, **epilogue}
-        _stream[(f.programs,)](PARTS=f.parts, **given, **operands, **flags)
+        launch(_stream, (f.programs,))(PARTS=f.parts, **given, **operands, **flags)
         rows = rows_of_piece(f.bm, f.bn)
         blocks = {"BM": f.bm, "BN": f.bn, "BK": f.bk, "GROUP": f.group, "ROWS": rows}
-        _mend[(s.rest * (f.bm // rows),)](**_dims(p), **given, **blocks)
+        launch(_mend, (s.rest * (f.bm // rows),))(**_dims(p), **given, **blocks)
         return
     if split:
-        _split[(tiles, count)](work=work, **operands, **flags)
+        launch(_split, (tiles, count))(work=work, **operands, **flags)
         grid = -(-p.m // _REDUCE_ROWS) * -(-p.n // _REDUCE_COLUMNS)
-        _reduce[(grid,)](work=work, m=p.m, n=p.n, SEGMENTS=count, BM=_REDUCE_ROWS, BN=_REDUCE_COLUMNS, **epilogue)
+        launch(_reduce, (grid,))(
+            work=work, m=p.m, n=p.n, SEGMENTS=count, BM=_REDUCE_ROWS, BN=_REDUCE_COLUMNS, **epilogue
+        )
         return
     everything = {
         **operands,
@@ -194,9 +197,9 @@ def run(
         "residual_z": p.residual_strides[0],
     }
     if f.variant == "persistent":
-        _persistent[(min(tiles, _multiprocessors()),)](programs=tiles, **everything)
+        launch(_persistent, (min(tiles, _multiprocessors()),))(programs=tiles, **everything)
     else:
-        _tiled[(tiles,)](**everything)
+        launch(_tiled, (tiles,))(**everything)
 
 
 def _dims(p: Problem) -> dict[str, int]:

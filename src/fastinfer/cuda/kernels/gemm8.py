@@ -17,6 +17,7 @@ import triton
 import triton.language as tl
 
 from fastinfer.cuda.kernels import interpreter_range  # noqa: F401  (loops with bounds from memory)
+from fastinfer.cuda.kernels.launch import launch
 from fastinfer.cuda.kernels.requantize import FUSED, End, Numbers, exact, signed
 
 MULTIPROCESSORS = 132
@@ -142,7 +143,7 @@ def run(
     if p.m * p.n * p.batches == 0:
         return
     (_, a_outer, b_outer), (inner, a_inner, b_inner) = [(1, 0, 0)] * (2 - len(p.batch)) + list(p.batch)
-    gemm8_kernel[(_programs(p, f),)](
+    launch(gemm8_kernel, (_programs(p, f),))(
         a, b, c, start, scale, residual, za, zb, *astuple(numbers)[:9], p.m, p.n, p.k, inner, a_outer, a_inner, b_outer, b_inner,
         **constants(p, f), num_warps=f.num_warps, num_stages=f.num_stages, **FUSED,
     )  # fmt: skip

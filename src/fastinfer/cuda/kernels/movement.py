@@ -16,6 +16,7 @@ import triton
 import triton.language as tl
 
 from fastinfer.cuda.kernels import device as _device  # noqa: F401  before triton: it says whether triton interprets
+from fastinfer.cuda.kernels.launch import launch
 from fastinfer.cuda.kernels.pointwise import HALVES, raw
 from fastinfer.cuda.kernels.pointwise_math import NAMES
 from fastinfer.cuda.kernels.pointwise_walk import Walk
@@ -122,7 +123,7 @@ def run(x: torch.Tensor, y: torch.Tensor, problem: Problem, config: Config) -> N
     p, same = problem, x.dtype == y.dtype
     extents, xo, yo = zip(*p.outer)
     tiles = triton.cdiv(p.ni, config.bi) * triton.cdiv(p.nj, config.bj) * extents[0] * extents[1] * extents[2]
-    _transpose[(tiles,)](
+    launch(_transpose, (tiles,))(
         raw(x) if same else x, raw(y) if same else y, p.ni, p.nj, p.xj, p.yi, extents[1], extents[2], *xo, *yo,
         BI=config.bi, BJ=config.bj, WIDE=p.wide, MOST=0.0 if same else HALVES.get(y.dtype, 0.0), num_warps=config.num_warps,
     )  # fmt: skip
@@ -176,6 +177,6 @@ def pad(
     rows = out[0] * out[1] * out[2]
     cols = min(triton.next_power_of_2(out[3]), 512)
     height = max(1024 // cols, 1)
-    _pad[(triton.cdiv(rows, height) * triton.cdiv(out[3], cols),)](
+    launch(_pad, (triton.cdiv(rows, height) * triton.cdiv(out[3], cols),))(
         raw(x), raw(y), rows, *out[1:], *extents, *before, value, MODE=MODES[mode], ROWS=height, COLS=cols, num_warps=4,
     )  # fmt: skip

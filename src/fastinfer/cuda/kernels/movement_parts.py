@@ -14,6 +14,7 @@ import torch
 import triton
 import triton.language as tl
 
+from fastinfer.cuda.kernels.launch import launch
 from fastinfer.cuda.kernels.pointwise import raw
 from fastinfer.cuda.kernels.pointwise_source import unit
 
@@ -113,6 +114,6 @@ def run(*tensors: torch.Tensor, problem: Problem, config: Config) -> None:
     units, unit_ld = tuple(unit(v) for v in numbers), unit(p.ld)
     tiles = triton.cdiv(p.rows, config.rows) * sum(triton.cdiv(c, config.cols) for c in p.cols)
     given = [v // u if u in (4, 8) else v for v, u in zip((p.ld, *numbers), (unit_ld, *units))]
-    kernel(units, unit_ld, p.join)[(tiles,)](
+    launch(kernel(units, unit_ld, p.join), (tiles,))(
         *(raw(t) for t in tensors), p.rows, *given, ROWS=config.rows, COLS=config.cols, num_warps=config.num_warps
     )

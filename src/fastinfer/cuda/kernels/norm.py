@@ -17,6 +17,7 @@ import triton
 import triton.language as tl
 
 from fastinfer.cuda.kernels import interpreter_range  # noqa: F401  (loops with bounds from memory)
+from fastinfer.cuda.kernels.launch import launch
 
 HELD = 16384  # numbers of a row in registers: 16 warps hold 32 each
 
@@ -167,6 +168,8 @@ def run(
     )  # fmt: skip
     to = y if total is None else total
     if c.variant == "looped":
-        _looped_kernel[(rows,)](x, *given, y, to, epsilon, rows, r_rows, **flags)
+        launch(_looped_kernel, (rows,))(x, *given, y, to, epsilon, rows, r_rows, **flags)
     else:
-        _held_kernel[(triton.cdiv(rows, c.rows),)](x, *given, y, to, epsilon, rows, r_rows, ROWS=c.rows, **flags)
+        launch(_held_kernel, (triton.cdiv(rows, c.rows),))(
+            x, *given, y, to, epsilon, rows, r_rows, ROWS=c.rows, **flags
+        )

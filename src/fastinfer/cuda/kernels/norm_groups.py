@@ -17,6 +17,7 @@ import triton
 import triton.language as tl
 
 from fastinfer.cuda.kernels import interpreter_range  # noqa: F401  (loops with bounds from memory)
+from fastinfer.cuda.kernels.launch import launch
 
 PIECES = 64  # of the space, at most
 
@@ -173,7 +174,7 @@ def run(
         return
     batch = x.numel() // (p.space * p.channels)
     if c.variant == "held":
-        _held_kernel[(batch * p.groups,)](
+        launch(_held_kernel, (batch * p.groups,))(
             x, scale, bias, y, epsilon, SPACE=p.space, GROUPS=p.groups, C=p.c, BS=c.space, BC=c.channels,
             num_warps=c.num_warps,
         )  # fmt: skip
@@ -182,15 +183,15 @@ def run(
     each, pieces = _piece(p, c)
     parts, of_groups = room[: 2 * batch * pieces * p.channels], room[2 * batch * pieces * p.channels :]
     wide = triton.cdiv(p.channels, c.channels)
-    _pieces_kernel[(batch * pieces, wide)](
+    launch(_pieces_kernel, (batch * pieces, wide))(
         x, parts, p.space, p.channels, each, pieces, BS=c.space, BC=c.channels, num_warps=c.num_warps
     )
-    _combine_kernel[(batch * p.groups,)](
+    launch(_combine_kernel, (batch * p.groups,))(
         parts, of_groups, epsilon, p.space, each, pieces, GROUPS=p.groups, C=p.c,
         BP=triton.next_power_of_2(pieces), BC=min(64, triton.next_power_of_2(p.c)), num_warps=1 if p.c == 1 else 4,
     )  # fmt: skip
     blocks = triton.cdiv(p.space, c.space)
-    _apply_kernel[(batch * blocks, wide)](
+    launch(_apply_kernel, (batch * blocks, wide))(
         x, scale, bias, of_groups, y, p.space, blocks, GROUPS=p.groups, C=p.c, BS=c.space, BC=c.channels,
         num_warps=c.num_warps,
     )  # fmt: skip

@@ -16,6 +16,7 @@ import torch
 import triton
 
 from fastinfer.cuda.kernels import pointwise_source as S
+from fastinfer.cuda.kernels.launch import launch
 from fastinfer.cuda.kernels.pointwise_source import Program
 from fastinfer.cuda.kernels.pointwise_walk import Walk
 
@@ -105,7 +106,7 @@ def run(*tensors: torch.Tensor, problem: Problem, config: Config, scalars: tuple
         grid = triton.cdiv(walk.elements // inner, rows) * triton.cdiv(inner, cols)
         shape = {"ROWS": rows, "COLS": cols}
     kernel = S.kernel(problem.program, form)
-    kernel[(grid,)](*tensors, *scalars, *S.numbers(walk, form), **shape, num_warps=config.num_warps)
+    launch(kernel, (grid,))(*tensors, *scalars, *S.numbers(walk, form), **shape, num_warps=config.num_warps)
 
 
 def raw(t: torch.Tensor) -> torch.Tensor:

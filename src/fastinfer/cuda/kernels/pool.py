@@ -16,6 +16,7 @@ import triton.language as tl
 
 from fastinfer.cuda.kernels import interpreter_range  # noqa: F401  (loops with bounds from memory)
 from fastinfer.cuda.kernels.conv_geometry import Triple, Window
+from fastinfer.cuda.kernels.launch import launch
 
 MAX_RUNS = 16
 
@@ -175,7 +176,7 @@ def run(x: torch.Tensor, partial: torch.Tensor | None, y: torch.Tensor, *, probl
     if not p.whole:
         m = p.batch * p.window.pixels
         if m:
-            pool_kernel[triton.cdiv(m, c.block_p), columns](
+            launch(pool_kernel, (triton.cdiv(m, c.block_p), columns))(
                 x, y, m, *p.window.size, *p.window.out, **window_constants(p, c), num_warps=c.warps
             )
         return
@@ -184,8 +185,8 @@ def run(x: torch.Tensor, partial: torch.Tensor | None, y: torch.Tensor, *, probl
     n, cut, mean = pixels(p), runs(p), p.kind == "average"
     to = y if cut == 1 or partial is None else partial.view(torch.float32)
     shape = {"C": p.channels, "KIND": p.kind, "BC": c.block_c, "num_warps": c.warps}
-    whole_kernel[p.batch * cut, columns](
+    launch(whole_kernel, (p.batch * cut, columns))(
         x, to, n, float(n if mean and cut == 1 else 1), RUNS=cut, BP=c.block_p, **shape
     )
     if cut > 1:
-        whole_kernel[p.batch, columns](to, y, cut, float(n if mean else 1), RUNS=1, BP=cut, **shape)
+        launch(whole_kernel, (p.batch, columns))(to, y, cut, float(n if mean else 1), RUNS=1, BP=cut, **shape)

@@ -14,6 +14,7 @@ import triton
 import triton.language as tl
 
 from fastinfer.cuda.kernels import interpreter_range as interpreter_range
+from fastinfer.cuda.kernels.launch import launch
 
 MOST = {torch.int8: 127.0, torch.float8_e4m3fn: 448.0}  # the largest number of each type
 _WHOLE = 16384  # columns that a row may have to stay in registers: 64 of float32 in each of 256 threads
@@ -94,7 +95,7 @@ def _quantize(x, q, scale, columns, MOST: tl.constexpr, BLOCK: tl.constexpr, ONC
 def run(x: torch.Tensor, q: torch.Tensor, scale: torch.Tensor, *, problem: Problem, config: Config) -> None:
     """x: [rows, columns]; q: the same in int8 or float8_e4m3fn; scale: float32 [rows]."""
     p = problem
-    _quantize[(p.rows,)](
+    launch(_quantize, (p.rows,))(
         x, q, scale, p.columns, MOST[p.out], config.block, p.columns <= config.block, num_warps=config.num_warps
     )
 

@@ -19,6 +19,7 @@ import torch
 import triton
 import triton.language as tl
 
+from fastinfer.cuda.kernels.launch import launch
 from fastinfer.cuda.kernels.quantize import MOST
 from fastinfer.cuda.kernels.requantize import FUSED, around
 
@@ -141,8 +142,8 @@ def run(
     count = chunks(p, c)
     ranges = work.view(torch.float32)
     options = {"BLOCK": c.block, "BLOCKS": c.blocks, "num_warps": c.num_warps, **FUSED}
-    range_kernel[count, p.samples](x, ranges, p.elements, CHUNKS=count, **options)
-    quantise_kernel[count, p.samples](
+    launch(range_kernel, (count, p.samples))(x, ranges, p.elements, CHUNKS=count, **options)
+    launch(quantise_kernel, (count, p.samples))(
         x, q, scale, zero, ranges, p.elements, MOST=MOST.get(p.out, 255.0), FORM=p.form, CHUNKS=count,
         WIDTH=max(16, triton.next_power_of_2(count)), **options,
     )  # fmt: skip

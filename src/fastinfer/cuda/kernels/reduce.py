@@ -16,6 +16,7 @@ import triton
 import triton.language as tl
 
 from fastinfer.cuda.kernels import device as _device  # noqa: F401  before triton: it says whether triton interprets
+from fastinfer.cuda.kernels.launch import launch
 from fastinfer.cuda.kernels.pointwise_walk import LIMIT
 
 SUM, MAX, MIN, PROD, LOG_SUM_EXP = range(5)
@@ -213,7 +214,7 @@ def run(x: torch.Tensor, y: torch.Tensor, work: torch.Tensor | None, problem: Pr
     n, acc = p.outer * p.inner, _ACCUMULATORS.get(x.dtype, tl.float32)
     if p.op.startswith("Arg"):
         low = p.op == "ArgMin"
-        _arg[(triton.cdiv(n, config.kept),)](
+        launch(_arg, (triton.cdiv(n, config.kept),))(
             x, y, n, p.length, p.inner, MINIMUM=low, LAST=p.last, IDENTITY=_identity(MAX, acc), ACC=acc,
             KEPT=config.kept, BLOCK=config.block, WIDE=p.wide, num_warps=config.num_warps,
         )  # fmt: skip
@@ -235,7 +236,7 @@ def _launch(
     last = y.numel() == p.outer * p.inner
     chunk, chunks = (max(p.length, 1), 1) if last else (p.chunk, p.chunks)
     n = p.outer * p.inner * chunks
-    _reduce[(triton.cdiv(n, config.kept),)](
+    launch(_reduce, (triton.cdiv(n, config.kept),))(
         x, y, n, p.length, p.inner, chunk, chunks, float(count), BEFORE=how[0], COMBINE=how[1], AFTER=how[2],
         IDENTITY=_identity(how[1], acc), ACC=acc, KEPT=config.kept, BLOCK=config.block, WIDE=p.wide, num_warps=config.num_warps,
     )  # fmt: skip

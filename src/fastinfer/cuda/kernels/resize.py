@@ -14,6 +14,8 @@ import torch
 import triton
 import triton.language as tl
 
+from fastinfer.cuda.kernels.launch import launch
+
 
 @dataclass(frozen=True)
 class Axis:
@@ -141,7 +143,7 @@ def run(x: torch.Tensor, y: torch.Tensor, *, problem: Problem, config: Config) -
     if m == 0:
         return
     h, w = p.height, p.width
-    resize_kernel[triton.cdiv(m, c.block_p), triton.cdiv(p.channels, c.block_c)](
+    launch(resize_kernel, (triton.cdiv(m, c.block_p), triton.cdiv(p.channels, c.block_c)))(
         x, y, m, h.size, w.size, h.out, w.out, h.a, h.b, h.c, w.a, w.b, w.c,
         **constants(p, c), num_warps=c.warps,
     )  # fmt: skip

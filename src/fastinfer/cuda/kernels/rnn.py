@@ -15,6 +15,7 @@ import triton
 import triton.language as tl
 
 from fastinfer.cuda.kernels import device as _device
+from fastinfer.cuda.kernels.launch import launch
 from fastinfer.cuda.kernels.pointwise_math import NAMES
 
 _INTERPRETED: tl.constexpr = tl.constexpr(_device.INTERPRET)
@@ -170,7 +171,7 @@ def run(
 ) -> None:  # fmt: skip
     p = problem
     some = [gates if t is None else t for t in (bias, lengths, h0, c0, y, y_h, y_c)]  # pointers that are not followed
-    _recurrence[(triton.cdiv(p.batch, SEQUENCES), p.directions)](
+    launch(_recurrence, (triton.cdiv(p.batch, SEQUENCES), p.directions))(
         gates, r, *some, p.steps, p.batch, CELL=p.cell, GATES=GATES[p.cell],
         REVERSE={"forward": 0, "reverse": 1}.get(p.direction, 2), D=p.directions, H=p.hidden,
         HP=max(triton.next_power_of_2(p.hidden), 16), BT=SEQUENCES, BIAS=bias is not None, LENGTHS=lengths is not None,

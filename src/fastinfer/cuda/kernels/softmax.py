@@ -17,6 +17,7 @@ import triton
 import triton.language as tl
 
 from fastinfer.cuda.kernels import interpreter_range  # noqa: F401  (loops with bounds from memory)
+from fastinfer.cuda.kernels.launch import launch
 
 HELD = 16384
 
@@ -116,7 +117,7 @@ def run(x: torch.Tensor, y: torch.Tensor, *, problem: Problem, config: Config) -
     outer = x.numel() // (p.n * p.inner)
     if c.variant == "rows":
         grid = (triton.cdiv(outer, c.across),)
-        _rows_kernel[grid](x, y, outer, N=p.n, LOG=p.log, ALONG=c.along, ROWS=c.across, num_warps=c.num_warps)
+        launch(_rows_kernel, grid)(x, y, outer, N=p.n, LOG=p.log, ALONG=c.along, ROWS=c.across, num_warps=c.num_warps)
         return
     grid = (outer * triton.cdiv(p.inner, c.across),)
-    _blocks_kernel[grid](x, y, p.n, p.inner, LOG=p.log, ALONG=c.along, ACROSS=c.across, num_warps=c.num_warps)
+    launch(_blocks_kernel, grid)(x, y, p.n, p.inner, LOG=p.log, ALONG=c.along, ACROSS=c.across, num_warps=c.num_warps)

@@ -25,6 +25,7 @@ import triton.language as tl
 
 from fastinfer.cuda.device import H200, INTERPRET
 from fastinfer.cuda.kernels import interpreter_range  # noqa: F401  (loops whose bounds are computed)
+from fastinfer.cuda.kernels.launch import launch
 
 WORDS = 32  # of a row of a tile: k's of one field
 _SMS = H200[2]
@@ -240,12 +241,12 @@ def run(
     given = {"BIAS": p.bias, "SPLIT": c.split}
     target = y if c.split == 1 else partial.view(torch.float32)  # type: ignore[union-attr]
     grid = (triton.cdiv(p.m, c.bm), triton.cdiv(p.n, c.bn), c.split)
-    _product_kernel[grid](
+    launch(_product_kernel, grid)(
         a, words, scales, scales if zeros is None else zeros, bias if p.bias else y, target, p.m, p.n, p.k, p.chunks,
         **meta(p, c), num_warps=c.warps, num_stages=c.stages,
     )  # fmt: skip
     if c.split > 1:
         total = p.m * p.n
-        _sum_kernel[(triton.cdiv(total, _SUM),)](
+        launch(_sum_kernel, (triton.cdiv(total, _SUM),))(
             target, bias if p.bias else y, y, total, p.n, **given, SIZE=_SUM, num_warps=2
         )
