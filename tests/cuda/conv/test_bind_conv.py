@@ -44,6 +44,17 @@ def test_other_kernels(net):
     assert not [k for k in used if k.startswith("torch.Conv")]
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "tf32"])
+def test_1x1_is_a_matrix_product(precision):
+    n = Net(2, 3, 5, 4)
+    y = n.conv("x", 3, 24, 3)
+    z = n.conv(y, 24, 24, 1, act="HardSwish")
+    y = n("Relu", n("Add", n.conv(z, 24, 24, 1, act=None), y))
+    plan, y, reference = planned(n.model(n.conv(y, 24, 7, 1, act=None)), precision)
+    assert error(y, reference) < (1e-5 if precision != "bf16" else 2e-2)
+    assert kernels(plan).count("triton_gemm") == 3
+
+
 @pytest.mark.parametrize("auto_pad", ["SAME_UPPER", "SAME_LOWER", "VALID"])
 def test_auto_pad(auto_pad):
     n = Net(1, 3, 8, 7)

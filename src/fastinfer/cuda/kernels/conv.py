@@ -12,6 +12,15 @@ gather  k flat over taps and channels, for few channels (the stem) and for data 
 Variants (Config.variant): "tiled", a program per tile; "persistent", a wave of programs over all tiles; "split", one program per
 tile and run of k, partial sums in float32 to the workspace and a second launch that adds them. Batch 1 and batch 32 give the
 same bits: how k is cut into runs (`runs`) depends on one image only, and "tiled" adds the same runs in the same order.
+
+Why there is no Winograd here, by bytes and operations at 788 TFLOP/s, 4.3 TB/s of memory and 7.2 TB/s of the L2 (gemm_cost.py):
+ResNet-50's 3x3 of 64 channels on 56², batch 32, has 7.4 GFLOP (9.4 us) on 26 MB (6 us): near both bounds at once. F(4x4) leaves
+a quarter of the products, but transformed input and products are 2.25 times the maps, each written and read: 116 MB more, 27 us.
+F(2x2): 4 times the maps, 205 MB, 48 us. On 7² and 512 channels the maps are small, but F(4x4) pads 7² to 8² (1.3 times the work)
+and has 4 times the weights: 3 us of products, 4.4 us for 19 MB of weights, 2.6 us through the L2 and two more launches of 1.3 us,
+for the 9.4 us that it replaces. U-Net's 32 channels on 256² at batch 1 are 1.5 us of products on 8.4 MB, 2 us: bound by memory
+already. And in bfloat16 F(4x4) has 9 times the error (KERNELS: 2.2e-2 for 2.4e-3), F(2x2) 1.5 times. What bounds 3x3 of up to 64
+channels besides is the L2: each tap loads its rows again, 9 times the map.
 """
 
 from __future__ import annotations

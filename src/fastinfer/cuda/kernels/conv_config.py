@@ -10,6 +10,7 @@ import torch
 import triton
 
 from fastinfer.cuda.kernels.conv_geometry import Window
+from fastinfer.cuda.kernels.gemm_cost import BYTES, LAUNCH, PORT
 
 MULTIPROCESSORS = 132  # of an H200; the autotuner knows better where it is not one
 SHARED = 227 << 10
@@ -122,8 +123,8 @@ def shared_bytes(p: Product, c: Config) -> int:
 _HALF = ((128, 256, 8, 1.0), (128, 128, 8, 0.9), (128, 64, 4, 0.75), (64, 128, 4, 0.7), (64, 64, 4, 0.55), (64, 32, 4, 0.35), (128, 32, 4, 0.45))  # fmt: skip
 _GATHER = ((128, 64, 8, 0.4), (64, 64, 4, 0.4), (128, 32, 4, 0.25), (64, 32, 4, 0.25))
 _IEEE = ((128, 64, 8, 1.0), (64, 64, 4, 0.9), (64, 32, 4, 0.7), (32, 32, 4, 0.5))
-# Multiply-adds per second of a multiprocessor, bytes per second of memory, seconds of one more launch: of that order on Hopper.
-_EIGHT_RATE, _HALF_RATE, _TF32_RATE, _IEEE_RATE, _BYTES_RATE, _LAUNCH = 6e12, 3e12, 1.5e12, 2.5e11, 4e12, 2e-6
+# Multiply-adds per second of a multiprocessor, of that order on Hopper. (Bytes and launches: gemm_cost.py.)
+_EIGHT_RATE, _HALF_RATE, _TF32_RATE, _IEEE_RATE = 6e12, 3e12, 1.5e12, 2.5e11
 
 
 def _ieee(p: Product) -> bool:
@@ -138,9 +139,10 @@ def _seconds(p: Product, bm: int, bn: int, share: float, split: bool) -> float:
     """An estimate, to compare configurations of one problem by."""
     cut = runs(p) if split else 1
     rate = _IEEE_RATE if _ieee(p) else {1: _EIGHT_RATE, 2: _HALF_RATE, 4: _TF32_RATE}[p.dtype.itemsize]
-    waves = triton.cdiv(_tiles(p, bm, bn) * cut, MULTIPROCESSORS)
-    products = waves * bm * bn * (steps(p) * block_k(p) / cut) / (rate * share)
-    return products + (_LAUNCH + 8 * cut * p.m * p.bands * p.cout / _BYTES_RATE if split else 0)
+    programs, depth = _tiles(p, bm, bn) * cut, steps(p) * block_k(p) / cut
+    each = triton.cdiv(programs, MULTIPROCESSORS)
+    products, loaded = each * bm * bn * depth / (rate * share), (bm + bn) * depth * p.dtype.itemsize
+    return max(products, each * loaded / PORT) + (LAUNCH + 8 * cut * p.m * p.bands * p.cout / BYTES if split else 0)
 
 
 def _shapes(p: Product) -> list[tuple[int, int, int, float]]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import torch
 
 from fastinfer.cuda.context import Binder, Declined, Handle, NodeContext
-from fastinfer.cuda.kernels import conv, depthwise
+from fastinfer.cuda.kernels import conv, depthwise, gemm
 from fastinfer.cuda.kernels.conv_epilogue import Epilogue, epilogue_of
 from fastinfer.cuda.kernels.conv_geometry import Window, window_of
 from fastinfer.cuda.ops import conv8 as bind8
@@ -72,10 +72,35 @@ def bind_conv(ctx: NodeContext) -> None:
         if not why:
             return bind8.bind(ctx, window, cin, cout, epilogue, _bias(ctx))
         ctx.refuse(f"{ctx.precision.products} convolution: {why}")
+    if window.dense and groups == 1 and not x_first and ctx.out_desc(0).elements:
+        return _bind_dense(ctx, window, cin, cout, epilogue)
     problem = conv.Problem(
         dtype, _products(ctx, dtype), ctx.desc(0).shape[0], window, groups, cin, cout // groups, epilogue, x_first
     )
     _bind_product(ctx, problem, ctx.input(3, wide=True) if ctx.has(3) else None)
+
+
+def _bind_dense(ctx: NodeContext, window: Window, cin: int, cout: int, e: Epilogue) -> None:
+    """1x1 on the same pixels is the matrix product [pixels, cin]·[cin, cout]: its tiles come by the copy engine. A sample's rows
+    are its pixels."""
+    w, bias, x, y = (
+        ctx.constant(1, "1x1", lambda t: t.reshape(cout, cin)),
+        _bias(ctx),
+        ctx.input(0),
+        ctx.output(0, wide=True),
+    )
+    m = ctx.desc(0).shape[0] * window.pixels
+    problem = gemm.Problem(
+        m, cout, cin, x.desc.dtype, y.desc.dtype, _products(ctx, x.desc.dtype), cin, cin, window.pixels, activation=e.activation,
+        bias=bias is not None, residual=e.residual, residual_strides=(m * cout, cout, 1) if e.residual else (0, 0, 0),
+    )  # fmt: skip
+    config = ctx.choose(gemm, problem)
+    room = gemm.workspace(problem, config)
+    ctx.step(
+        f"triton_gemm {problem.products} {config}", gemm.run, x, w, y, bias, ctx.input(3, wide=True) if e.residual else None,
+        None, None, ctx.scratch((room // 4,), torch.float32) if room else None,
+        flops=2.0 * m * cout * cin, problem=problem, config=config, act_alpha=e.alpha, act_beta=e.beta,
+    )  # fmt: skip
 
 
 def _bind_depthwise(ctx: NodeContext, problem: depthwise.Problem) -> None:
