@@ -37,7 +37,7 @@ check:  ## ruff, clang-format, mypy, layering
 	@$(BOOT) lint,cli
 	$(VPY) -m ruff check .
 	$(VPY) -m ruff format --check .
-	$(VENV)/bin/clang-format --dry-run -Werror $$(git ls-files '*.cc' '*.h')
+	$(VENV)/bin/clang-format --dry-run -Werror $$(git ls-files '*.cc' '*.h' '*.cu' '*.cuh')
 	$(VPY) -m mypy
 	$(VPY) tests/test_layering.py
 
@@ -45,7 +45,7 @@ format:  ## writes what `check` asks of the layout
 	@$(BOOT) lint
 	$(VPY) -m ruff check -q --fix --select I .
 	$(VPY) -m ruff format -q .
-	$(VENV)/bin/clang-format -i $$(git ls-files '*.cc' '*.h')
+	$(VENV)/bin/clang-format -i $$(git ls-files '*.cc' '*.h' '*.cu' '*.cuh')
 
 test-models:  ## every real model of models/ against ONNX Runtime; installs what it needs (about 700 MB)
 	@$(BOOT) test,bench
@@ -67,4 +67,4 @@ wheel:  ## a wheel in dist/
 	$(VPY) -m pip wheel -q --no-deps --no-build-isolation -w dist .
 
 clean:  ## all that was built; VENV and .cache stay
-	rm -rf build build-* dist src/fastinfer/_core*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf build build-* dist src/fastinfer/_core*.so src/fastinfer/_cuda*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis
