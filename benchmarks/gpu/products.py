@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Matrix products: square ones and those of real models, half, int8, fp8, and 4-bit weights."""
+"""Matrix products: square ones and those of real models, half, int8, fp8, and weights of 4 and 8 bits."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def run(ceilings: Ceilings, tune: bool) -> list[dict[str, Any]]:
     for m, n, k in REAL if CUDA else TINY[:1]:
         rows += [_quantized(m, n, k, precision, tune) for precision in ("int8", "fp8")]
     for m, n, k in DECODE if CUDA else [(1, 64, 64)]:
-        rows.append(_four_bits(m, n, k, ceilings, tune))
+        rows += [_few_bits(m, n, k, bits, ceilings, tune) for bits in (4, 8)]
     return rows
 
 
@@ -53,7 +53,7 @@ def layers(real: bool = CUDA) -> Iterator[Layer]:
     for shape in REAL if real else TINY[:1]:
         yield from (eight_layer(*shape, precision) for precision in ("int8", "fp8"))
     for shape in DECODE if real else [(1, 64, 64)]:
-        yield four_layer(*shape)
+        yield from (few_bits_layer(*shape, bits) for bits in (4, 8))
 
 
 def half_layer(m: int, n: int, k: int) -> Layer:
@@ -67,14 +67,14 @@ def eight_layer(m: int, n: int, k: int, precision: str) -> Layer:
     return Layer([helper.make_node("MatMul", ["x", "w"], ["y"])], x, {"w": w}, precision)
 
 
-def four_layer(m: int, n: int, k: int) -> Layer:
+def few_bits_layer(m: int, n: int, k: int, bits: int) -> Layer:
     """Groups of 128 (32 in the small run)."""
     rng, block = np.random.default_rng(0), 128 if k >= 128 else 32
     x = rng.standard_normal((m, k), np.float32)
-    packed = rng.integers(0, 256, (n, k // block, block // 2), dtype=np.uint8)
-    scales = (rng.random((n, k // block), np.float32) + 0.5) / 64
+    packed = rng.integers(0, 256, (n, k // block, block * bits // 8), dtype=np.uint8)
+    scales = (rng.random((n, k // block), np.float32) + 0.5) / 2 ** (bits + 2)
     node = helper.make_node(
-        "MatMulNBits", ["x", "w", "s"], ["y"], domain="com.microsoft", K=k, N=n, bits=4, block_size=block
+        "MatMulNBits", ["x", "w", "s"], ["y"], domain="com.microsoft", K=k, N=n, bits=bits, block_size=block
     )
     return Layer([node], x, {"w": packed, "s": scales}, "bf16")
 
@@ -135,16 +135,17 @@ def _quantized(m: int, n: int, k: int, precision: str, tune: bool) -> dict[str, 
     return _row(f"{precision} product", (m, n, k), kernel, race(contenders), result, exact, 0.0)
 
 
-def _four_bits(m: int, n: int, k: int, ceilings: Ceilings, tune: bool) -> dict[str, Any]:
-    """W4A16: the floor is reading the weights once."""
-    layer = four_layer(m, n, k)
+def _few_bits(m: int, n: int, k: int, bits: int, ceilings: Ceilings, tune: bool) -> dict[str, Any]:
+    """W4A16, W8A16: the floor is reading the weights once."""
+    layer = few_bits_layer(m, n, k, bits)
     x, packed, scales = layer.x, layer.constants["w"], layer.constants["s"]
-    block = 2 * packed.shape[-1]
+    block = 8 // bits * packed.shape[-1]
     ours, kernel, result = _step(layer, "MatMulNBits", tune)
-    digits = np.stack([packed & 15, packed >> 4], -1).reshape(n, k // block, block).astype(np.float64) - 8
+    fields = np.stack([packed & 15, packed >> 4], -1) if bits == 4 else packed
+    digits = fields.reshape(n, k // block, block).astype(np.float64) - 2 ** (bits - 1)
     dense = torch.from_numpy((digits * scales[..., None]).reshape(n, k))
     a, w = torch.from_numpy(x).to(DEVICE).bfloat16(), dense.to(DEVICE, torch.bfloat16).t()
     contenders = {"ours": ours, "bf16 weights, torch": lambda: a @ w}
     exact = torch.from_numpy(x).double() @ dense.t()
-    floor = (n * k / 2 + 4 * n * k / block + 2 * m * (n + k)) / ceilings.bytes
-    return _row("W4A16", (m, n, k), kernel, race(contenders), result, exact, floor)
+    floor = (n * k * bits / 8 + 4 * n * k / block + 2 * m * (n + k)) / ceilings.bytes
+    return _row(f"W{bits}A16", (m, n, k), kernel, race(contenders), result, exact, floor)
