@@ -9,6 +9,11 @@ import pytest
 if os.environ.setdefault("FASTINFER_CUDA", "interpret") == "interpret":
     os.environ["TRITON_INTERPRET"] = "1"
 
+import rounding
+
+if os.environ.get("TRITON_INTERPRET") == "1":
+    rounding.install()
+
 
 def pytest_collection_modifyitems(config, items):
     import torch
