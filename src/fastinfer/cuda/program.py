@@ -16,7 +16,7 @@ from fastinfer.cuda.dtypes import dtype_of, dtype_of_code, stored, tensor_of
 from fastinfer.cuda.precision import Precision
 from fastinfer.cuda.table import FOLDED, RENAMES, TABLE
 from fastinfer.cuda.torch_ops import find
-from fastinfer.errors import UnsupportedError
+from fastinfer.errors import FastinferError, UnsupportedError
 from fastinfer.program import Graph, Program
 
 
@@ -84,7 +84,7 @@ class DeviceProgram:
 
     def _leaves(self) -> dict[int, torch.dtype | None]:
         """Values that are outputs, some under another shape, and the type they leave in (None: as they are stored)."""
-        found = {p["value"]: dtype_of_code(p["dtype"]) if p["dtype"] else None for p in self.graph.outputs}
+        found = {p["value"]: _leaving(p["dtype"]) for p in self.graph.outputs}
         for node in reversed(self.nodes):
             if (node["domain"], node["op"]) in RENAMES and node["outputs"][0] in found:
                 found.setdefault(node["inputs"][0], found[node["outputs"][0]])
@@ -96,6 +96,13 @@ class DeviceProgram:
             name: np.asarray(program.tensors[value]) if kind == "tensor" else value
             for name, (kind, value) in node["attrs"].items()
         }
+
+
+def _leaving(code: int) -> torch.dtype | None:
+    try:
+        return dtype_of_code(code) if code else None
+    except FastinferError:  # strings, sequences and what else leaves as it is
+        return None
 
 
 def _dense(program: Program, key: str) -> np.ndarray:

@@ -16,7 +16,7 @@ def no_gpu(monkeypatch):
     from fastinfer.cuda import device
 
     device.open_device.cache_clear()
-    monkeypatch.setattr(device, "INTERPRET", False)
+    monkeypatch.setattr(device, "ON_CPU", False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     yield "needed: an NVIDIA GPU, its driver, and a CUDA build of torch"
     device.open_device.cache_clear()
