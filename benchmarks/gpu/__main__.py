@@ -31,7 +31,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, help="write all figures as JSON")
     parser.add_argument("--only", default="products;convolutions;models", help="sections, with ; between")
-    parser.add_argument("--models", default=";".join(models.NAMES), help="names of benchmarks/suite, with ; between")
+    parser.add_argument("--models", default="", help="names of benchmarks/suite, with ; between (default: a selection)")
+    parser.add_argument("--batches", default="1;32", help="of the models, with ; between")
     parser.add_argument("--no-tune", action="store_true", help="the shipped table and defaults as they are")
     parser.add_argument("--tiny", action="store_true", help="without a device")
     options = parser.parse_args()
@@ -46,13 +47,14 @@ def main() -> None:
     }  # fmt: skip
     roof = ceilings.measure()
     found["ceilings"] = dataclasses.asdict(roof)
-    print(found)
+    print(found, flush=True)
     if "products" in only:
         found["products"] = products.run(roof, tune)
     if "convolutions" in only:
         found["convolutions"] = convolutions.run(tune)
     if "models" in only:
-        found["models"] = models.run(tune, options.models.split(";"))
+        batches = [int(b) for b in options.batches.split(";")]
+        found["models"] = models.run(tune, options.models.split(";") if options.models else models.names(), batches)
         found["buckets"] = models.buckets()
     found["means"] = {name: mean(rows) for name, rows in found.items() if isinstance(rows, list)}
     print(found["means"])

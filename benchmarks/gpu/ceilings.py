@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from gpu.timing import CUDA, DEVICE, race
+from gpu.timing import DEVICE, SMALL, race
 
 
 @dataclass(frozen=True)
@@ -22,10 +22,10 @@ class Ceilings:
 
 
 def measure() -> Ceilings:
-    size = (4 << 30) if CUDA else (1 << 20)
+    size = (1 << 20) if SMALL else (4 << 30)
     source, target = (torch.empty(size, dtype=torch.uint8, device=DEVICE) for _ in range(2))
     copied = race({"copy": lambda: target.copy_(source)})["copy"]
-    n = 8192 if CUDA else 64
+    n = 64 if SMALL else 8192
     a, b = (torch.randn(n, n, device=DEVICE) for _ in range(2))
     half = a.bfloat16(), b.bfloat16()
     one = torch.ones((), device=DEVICE)

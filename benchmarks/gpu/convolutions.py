@@ -10,7 +10,7 @@ import torch
 from onnx import helper
 
 from gpu.layers import model_of, step_of
-from gpu.timing import CUDA, DEVICE, race, relative
+from gpu.timing import DEVICE, SMALL, race, relative
 
 # (channels in, map, channels out, kernel, stride, how often)
 LAYERS = [
@@ -26,7 +26,7 @@ TINY = [(8, 6, 16, 3, 1, 1), (3, 9, 8, 3, 2, 1)]
 def run(tune: bool) -> list[dict[str, Any]]:
     torch.backends.cudnn.benchmark = True
     return [
-        _layer(batch, *layer, tune) for batch in ((1, 32) if CUDA else (1,)) for layer in (LAYERS if CUDA else TINY)
+        _layer(batch, *layer, tune) for batch in ((1,) if SMALL else (1, 32)) for layer in (TINY if SMALL else LAYERS)
     ]
 
 

@@ -1,28 +1,54 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whole models in bfloat16 against torch.compile(mode="max-autotune"), the same module; batch 1 and 32. Then ragged batches,
+"""Whole models in bfloat16 against torch.compile(mode="max-autotune") and torch in a CUDA graph, the same module. Then ragged batches,
 and what a new size inside a bucket costs."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
+from suite.blocks import Classifier, ConvNorm
 from suite.export import built
-from suite.models import MODELS
+from suite.models import IMAGE, MODELS, TEXT, Benchmark
+from suite.sequence import bert
 
 import fastinfer as fi
-from gpu.timing import CUDA, DEVICE, race, relative
+from gpu.timing import CUDA, DEVICE, SMALL, graphed, race, relative
 
 NAMES = ["resnet50", "mobilenet_v2", "unet_w32_256", "bert_base_128", "vit_b16", "swin_t", "minilm_l6_32"]
 
 
-def run(tune: bool, names: list[str]) -> list[dict[str, Any]]:
-    return [_model(name, batch, tune) for name in names for batch in ((1, 32) if CUDA else (1,))]
+def _small_convnet() -> torch.nn.Module:
+    return torch.nn.Sequential(ConvNorm(3, 8, 3, 2), ConvNorm(8, 16), Classifier(16, 10))
 
 
-def _example(name: str, batch: int) -> tuple[Any, tuple[torch.Tensor, ...]]:
-    module, example = built(MODELS[name])
+def _small_bert() -> torch.nn.Module:
+    return bert(vocab_size=9999, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64)
+
+
+# For --tiny: what the code does, with models that an interpreter can run.
+TINY = {
+    b.name: b
+    for b in (
+        Benchmark("small_convnet", _small_convnet, (1, 3, 12, 12), IMAGE), Benchmark("small_bert", _small_bert, (1, 8), TEXT),
+    )
+}  # fmt: skip
+
+
+def names() -> list[str]:
+    return list(TINY) if SMALL else NAMES
+
+
+def run(tune: bool, chosen: list[str], batches: list[int]) -> list[dict[str, Any]]:
+    return [_model(name, batch, tune) for name in chosen for batch in (batches[:1] if SMALL else batches)]
+
+
+def _example(name: str, batch: int) -> tuple[torch.nn.Module, tuple[torch.Tensor, ...]]:
+    """The module with its seeded weights (nothing is downloaded), and inputs of its shapes."""
+    module, example = built({**MODELS, **TINY}[name])
     rng = torch.Generator().manual_seed(batch)
     inputs = tuple(
         torch.randn(batch, *t.shape[1:], generator=rng) if t.is_floating_point()
@@ -41,26 +67,52 @@ def _first(result: Any) -> torch.Tensor:
 def _model(name: str, batch: int, tune: bool) -> dict[str, Any]:
     module, inputs = _example(name, batch)
     exact = _first(module(*inputs))
+    began = time.perf_counter()
     model = fi.compile(module, inputs, device="cuda", precision="bf16")
     given = tuple(t.to(DEVICE) for t in inputs)
     if tune:
         model.tune(*[t.numpy() for t in inputs])
-    ours = _first(model(*given))
-    peer_module = module.to(DEVICE).bfloat16()
-    halves = tuple(t.bfloat16() if t.is_floating_point() else t for t in given)
-    contenders = {"ours": lambda: model(*given)}
+    ours = _first(model(*given)).clone()
+    ready = time.perf_counter() - began
+    print(f"  {name}, batch {batch}: ours compiled{' and tuned' if tune else ''} in {ready:.0f} s", flush=True)
+    contenders: dict[str, Any] = {"ours": lambda: model(*given)}
+    peer, halves = _peer(module, given)
+    error = relative(_first(peer(*halves)), exact)
     if CUDA:
-        compiled = torch.compile(peer_module, mode="max-autotune")
-        contenders["torch.compile"] = lambda: compiled(*halves)
+        contenders |= {"torch, graph": graphed(lambda: peer(*halves))}
+        if not SMALL:
+            contenders |= {"torch.compile": _compiled(peer, halves)}
     seconds = race(contenders, 30)
+    steps = model.explain(dict(zip([s.name for s in model.inputs], (t.numpy() for t in inputs)))).steps
+    rivals = [t for k, t in seconds.items() if k != "ours"]
     row = {
-        "model": name, "batch": batch, "times": seconds, "error": relative(ours, exact),
-        "error of torch": relative(_first(peer_module(*halves)), exact),
-        "through torch": sorted({s["kernel"] for s in model.explain().steps if s["kernel"].startswith("torch.")}),
-        "peer / ours": seconds["torch.compile"] / seconds["ours"] if len(seconds) == 2 else None,
+        "model": name, "batch": batch, "times": seconds, "error": relative(ours, exact), "error of torch": error,
+        "through torch": sorted({s["kernel"] for s in steps if s["kernel"].startswith("torch.")}),
+        "peer / ours": min(rivals) / seconds["ours"] if rivals and "ours" in seconds else None,
     }  # fmt: skip
-    print(row)
+    print(row, flush=True)
     return row
+
+
+def _peer(module: torch.nn.Module, given: tuple[torch.Tensor, ...]) -> tuple[torch.nn.Module, tuple[torch.Tensor, ...]]:
+    """The same weights and inputs in bfloat16, on the device, in the layout that convolutions are fastest in there."""
+    halves = tuple(t.bfloat16() if t.is_floating_point() else t for t in given)
+    peer = module.to(DEVICE).bfloat16()
+    if any(isinstance(m, torch.nn.Conv2d) for m in module.modules()):
+        peer = peer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        halves = tuple(t.to(memory_format=torch.channels_last) if t.ndim == 4 else t for t in halves)
+    return peer, halves
+
+
+def _compiled(peer: torch.nn.Module, halves: tuple[torch.Tensor, ...]) -> Callable[[], object]:
+    """torch's best: weights frozen into the program, kernels raced, CUDA graphs; for this batch size alone (a second one would
+    otherwise be compiled for free sizes)."""
+    import torch._inductor.config as inductor
+
+    torch._dynamo.reset()
+    inductor.freezing = True
+    compiled = torch.compile(peer, mode="max-autotune", dynamic=False)
+    return lambda: compiled(*halves)
 
 
 def buckets(name: str = "mlp") -> dict[str, Any]:

@@ -13,7 +13,7 @@ from onnx import NodeProto, helper
 
 from gpu.ceilings import Ceilings
 from gpu.layers import model_of, step_of
-from gpu.timing import CUDA, DEVICE, Work, race, relative
+from gpu.timing import CUDA, DEVICE, SMALL, Work, race, relative
 
 SQUARE = [(4096, 4096, 4096), (8192, 8192, 8192)]
 # (m, n, k): rows of BERT-base, ViT-B/16, Swin-T and MiniLM at batch 1 and 32, and a ResNet-50 head.
@@ -27,11 +27,11 @@ TINY = [(16, 32, 64), (3, 48, 32)]
 
 def run(ceilings: Ceilings, tune: bool) -> list[dict[str, Any]]:
     rows = []
-    for m, n, k in SQUARE + REAL if CUDA else TINY:
+    for m, n, k in TINY if SMALL else SQUARE + REAL:
         rows.append(_half(m, n, k, ceilings, tune))
-    for m, n, k in REAL if CUDA else TINY[:1]:
+    for m, n, k in TINY[:1] if SMALL else REAL:
         rows += [_quantized(m, n, k, precision, tune) for precision in ("int8", "fp8")]
-    for m, n, k in DECODE if CUDA else [(1, 64, 64)]:
+    for m, n, k in [(1, 64, 64)] if SMALL else DECODE:
         rows += [_few_bits(m, n, k, bits, ceilings, tune) for bits in (4, 8)]
     return rows
 
@@ -46,7 +46,7 @@ class Layer:
     precision: str
 
 
-def layers(real: bool = CUDA) -> Iterator[Layer]:
+def layers(real: bool = not SMALL) -> Iterator[Layer]:
     """All that run() times, or the small ones."""
     for shape in SQUARE + REAL if real else TINY:
         yield half_layer(*shape)

@@ -5,12 +5,14 @@ same code runs on the CPU, where its figures mean nothing."""
 from __future__ import annotations
 
 import statistics
+import sys
 import time
 from collections.abc import Callable, Mapping
 
 import torch
 
 CUDA = torch.cuda.is_available()
+SMALL = "--tiny" in sys.argv or not CUDA  # sizes that an interpreter can do
 DEVICE = torch.device("cuda" if CUDA else "cpu")
 Work = Callable[[], object]
 
@@ -52,7 +54,7 @@ def race(contenders: Mapping[str, Work], rounds: int = 15) -> dict[str, float]:
             print(f"  {name} does not run: {type(e).__name__}: {str(e).splitlines()[0][:160]}")
             continue
         times[name] = []
-    for _ in range(rounds if CUDA else 2):
+    for _ in range(2 if SMALL else rounds):
         for name, seen in times.items():
             seen.append(once(contenders[name], flush))
     return {name: statistics.median(seen) for name, seen in times.items()}
@@ -70,6 +72,8 @@ def graphed(work: Work) -> Work:
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph, stream=stream):
         work()
+    graph.replay()
+    torch.cuda.synchronize()
     return graph.replay
 
 

@@ -38,7 +38,7 @@ def rows(n, seed=0):
 
 def test_host_and_device_callers_get_the_same(source):
     model, cpu = fi.compile(source, device="cuda"), fi.compile(source)
-    for n in (1, 7, 40):
+    for n in (1, 7, 20):
         x = rows(n)
         y = model(x)
         np.testing.assert_allclose(y, cpu(x), rtol=1e-5, atol=1e-5)
@@ -50,7 +50,7 @@ def test_host_and_device_callers_get_the_same(source):
 def test_results_are_ordered_behind_the_callers_stream(source):
     """The input is still being computed when the call is made, on another stream than the default one."""
     model = fi.compile(source, device="cuda")
-    x = torch.from_numpy(rows(64)).cuda()
+    x = torch.from_numpy(rows(16)).cuda()
     expected = model(x * 3 + 1)
     for _ in range(5):
         stream = torch.cuda.Stream()
@@ -74,15 +74,15 @@ def test_a_size_inside_a_bucket_captures_and_compiles_nothing(source, monkeypatc
 
 def test_many_threads(source):
     model = fi.compile(source, device="cuda")
-    expected = {n: model(rows(n)) for n in (1, 8, 33)}
+    expected = {n: model(rows(n)) for n in (1, 8, 17)}
     wrong = []
 
     def call(n):
-        for _ in range(8):
+        for _ in range(4):
             if not np.array_equal(model(rows(n)), expected[n]):
                 wrong.append(n)
 
-    threads = [threading.Thread(target=call, args=(n,)) for n in (1, 8, 33) * 4]
+    threads = [threading.Thread(target=call, args=(n,)) for n in (1, 8, 17) * 4]
     for t in threads:
         t.start()
     for t in threads:
@@ -113,7 +113,7 @@ def test_out_of_memory_leaves_the_model_and_the_device_usable(source):
 def test_tuning_keeps_the_results(source, tmp_path, monkeypatch):
     monkeypatch.setenv("FASTINFER_CACHE", str(tmp_path))
     model = fi.compile(source, device="cuda", precision="bf16")
-    x = rows(64)
+    x = rows(16)
     before = model(x)
     model.tune(x)
     np.testing.assert_allclose(model(x), before, rtol=2e-2, atol=2e-2)
@@ -152,7 +152,7 @@ def test_plans_dropped_under_a_caller_do_not_lose_his_results(source, monkeypatc
         return run(self, tensors, n)
 
     monkeypatch.setattr(Replica, "run_device", dropped)
-    for _ in range(8):
+    for _ in range(4):
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):

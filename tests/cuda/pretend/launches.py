@@ -85,7 +85,7 @@ def install_native() -> None:
     if native._cuda is None:
         return
     native.mlp = _checked(native._mlp, partial(_mlp, native))
-    native.w4a16 = _w4a16(native)
+    native.wna16 = _wna16(native)
     native.pack_rows = _rows(native, False)
     native.unpack_rows = _rows(native, True)
 
@@ -118,17 +118,17 @@ def _mlp(native: Any, x: torch.Tensor, layers: Any, y: torch.Tensor) -> None:
     y.copy_(made)
 
 
-def _w4a16(native: Any) -> Callable[..., None]:
-    def launch(
-        a: Any, weights: Any, meta: Any, bias: Any, y: Any, *, block: int, warps: int = 0, split: int = 0
-    ) -> None:
-        native._w4a16(a, weights, meta, bias, y, block, a.dtype == torch.bfloat16, warps, split)
+def _wna16(native: Any) -> Callable[..., None]:
+    def launch(a: Any, weights: Any, meta: Any, bias: Any, y: Any, *, bits: int, block: int, warps: int = 0,
+               split: int = 0) -> None:  # fmt: skip
+        bf16 = a.dtype == torch.bfloat16
+        native._wna16(a, weights, meta, bias, y, bits, block, bf16, warps, split)
         host = _deep((a, weights, meta, bias, y))
 
         def run() -> None:
             ha, hw, hm, hb, hy = host
-            made, bf16 = torch.empty(hy.shape), ha.dtype == torch.bfloat16
-            native.w4a16_on_host(ha.float(), hw, hm, _float(hb), made, block=block, bf16=bf16, split=split)
+            made = torch.empty(hy.shape)
+            native.wna16_on_host(ha.float(), hw, hm, _float(hb), made, bits=bits, block=block, bf16=bf16, split=split)
             hy.copy_(made)
 
         DEVICE.launch(run)

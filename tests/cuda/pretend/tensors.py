@@ -146,7 +146,8 @@ def _launched(func: Any, name: str, args: Any, kwargs: dict[str, Any]) -> Any:
 
     def run() -> None:
         for target, source in zip(targets, _tensors(work()), strict=True):
-            target.copy_(source)
+            if source.numel() or not target.numel():  # what only a backward pass reads, the CPU leaves out
+                target.copy_(source)
 
     DEVICE.launch(run)
     return made
@@ -250,6 +251,7 @@ def install() -> None:
     guard.install()
     _LIBRARY.impl("empty.memory_format", _empty)
     _LIBRARY.impl("empty_strided", _empty_strided)
+    _LIBRARY.impl("copy_", _copy)  # torch.tensor(…, device=…) copies without asking the tensor's class
     for name in _FROM_NOTHING:
         base, _, overload = name.partition(".")
         _LIBRARY.impl(name, partial(_counted, getattr(getattr(torch.ops.aten, base), overload or "default")))

@@ -4,15 +4,13 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-CUDA = Path(__file__).parents[1]
-# At least one small test of every family, so that a test whose tensors lie on the host is noticed here and not on a GPU.
-SESSIONS = {
-    "device": ["pretend/test_pretended_device.py", "test_device.py", "test_runtime.py"],
-}  # fmt: skip
+from pretend.small import CUDA, ELSEWHERE, SMALL
+
+DEVICE = ["pretend/test_pretended_device.py", "pretend/test_benchmarks.py", "test_device.py"]
+on_the_host = pytest.mark.skipif(os.environ["FASTINFER_CUDA"] != "interpret", reason="runs the session that this is")
 
 
 def session(selection: list[str], *options: str, seconds: int = 300) -> None:
@@ -25,14 +23,24 @@ def session(selection: list[str], *options: str, seconds: int = 300) -> None:
     assert run.returncode == 0, run.stdout[-6000:] + run.stderr[-2000:]
 
 
-@pytest.mark.skipif(os.environ["FASTINFER_CUDA"] != "interpret", reason="runs the session that this is")
-@pytest.mark.parametrize("name", SESSIONS)
-def test_small(name):
-    session(SESSIONS[name])
+def test_every_family_has_a_small_test():
+    """A test whose tensors lie on the host where a kernel runs on a device is noticed here, and not on a GPU."""
+    families = {p.parent.name for p in CUDA.glob("*/test_*.py")} - ELSEWHERE
+    assert families == {name.split("/")[0] for name in SMALL}
+
+
+@on_the_host
+def test_streams_graphs_and_memory():
+    session(DEVICE)
+
+
+@on_the_host
+def test_families():
+    session(SMALL)
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(os.environ["FASTINFER_CUDA"] != "interpret", reason="runs the session that this is")
+@on_the_host
 @pytest.mark.parametrize("order", range(3))
 def test_everything(order):
-    session([""], "--order", str(order), "-k", "not sm90", seconds=1800)
+    session([""], "--order", str(order), "-k", "not sm90", seconds=3000)

@@ -201,6 +201,9 @@ def install() -> None:
     for name, value in found.items():
         setattr(cuda, name, value)
     torch.version.cuda = "13.0"
+    torch.__future__.set_overwrite_module_params_on_conversion(
+        True
+    )  # a Parameter of the host cannot become one of these
     for name in ("empty", "zeros", "ones", "full"):
         setattr(torch, name, _pinning(getattr(torch, name)))
     torch.Tensor.pin_memory = _pin_memory  # type: ignore[method-assign]
