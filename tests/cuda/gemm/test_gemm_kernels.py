@@ -41,6 +41,18 @@ def test_activations(activation: str) -> None:
     make(16, 32, 5, bias=True, activation=activation, act=parameters).check(SMALL)
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_gelu_of_half_outputs() -> None:
+    """Its polynomial, in steps of 1/64 from -16 to 16, and at the ends: within a rounding to bfloat16 and 6e-5."""
+    x = torch.cat([torch.arange(-1024, 1024) / 64, torch.tensor([3e38, -3e38, float("inf"), float("nan")])])[:, None]
+    case = make(len(x), 1, 1, **HALF, activation="gelu")
+    case.tensors.update(a=x.bfloat16()[None], b=torch.ones(1, 1, 1, dtype=torch.bfloat16))
+    got, v = case.run(SMALL)[0, :, 0], x.bfloat16().double().numpy()[:, 0]
+    expected = ACTIVATIONS["gelu"](v[:-2], 0, 0)
+    assert (np.abs(got[:-2] - expected) <= 6e-5 + np.abs(expected) / 256).all()
+    assert got[-2] == np.inf and np.isnan(got[-1])
+
+
 @pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning")
 def test_activations_at_the_far_ends() -> None:
     """x = 1e4·a, -1e-4·a and the like: no overflow, no cancellation."""

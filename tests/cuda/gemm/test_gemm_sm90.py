@@ -35,6 +35,9 @@ CONFIGS = {
     "fp8 in runs": (
         problem(4096, 4096, 4096, 4096, dtype=torch.float8_e4m3fn, products="fp8"), gemm.Config(128, 128, 128, 8, 4, "persistent", tma=True),
     ),
+    "gelu": (
+        problem(4096, 3072, 768, 128, residual="", activation="gelu"), gemm.Config(128, 256, 64, 8, 3, "persistent", tma=True),
+    ),
     "tf32": (problem(512, 768, 768, 128, dtype=F32, out=F32, products="tf32"), gemm.Config(64, 64, 32, 4, 5, tma=True)),
     "int8": (problem(512, 768, 768, 128, dtype=torch.int8, products="int8"), gemm.Config(64, 64, 128, 4, 5, tma=True)),
     "fp8": (

@@ -27,6 +27,13 @@ LATENCY, LAUNCH, START, END = 0.8e-6, 1.3e-6, 1.0e-6, 0.5e-6
 OVERLAP, POINTERS = 0.1, 1.05
 # Triton 3.6 waits for wgmma after each block where sums are int32; another resident block can use the time. A guess.
 STALL = 0.1e-6
+# Float32 instructions of an epilogue's number, as compiled for sm_90: 8, and those of the activation; 128 lanes.
+FINISH, LANES = 8, 128 * 1.755e9
+ACTIVATIONS = {
+    "sigmoid": 12, "silu": 13, "quick_gelu": 14, "tanh": 22, "gelu_tanh": 29, "gelu": 32, "elu": 38, "softplus": 40, "mish": 69,
+    "hard_swish": 5, "hard_sigmoid": 4,
+}  # fmt: skip
+GELU_HALF = 14
 _REGISTERS, _SHARED, _THREADS = 65536, 228 << 10, 2048  # of a multiprocessor; a block takes 1 KB of shared memory more
 
 
@@ -37,7 +44,8 @@ def seconds(p: Problem, c: Config) -> float:
     items = tiles * count if split else tiles
     blocks = -(-p.k // c.bk)
     out = c.bm * c.bn * (4 if split else p.out.itemsize * (2 if p.residual else 1))
-    work, end = blocks / (count if split else 1) * _block(p, c, items), END + out / PORT
+    finish = c.bm * c.bn * (1 if split else _instructions(p)) / LANES
+    work, end = blocks / (count if split else 1) * _block(p, c, items), END + out / PORT + finish
     if shares := stream(p, c):
         most = -(-shares.rest * count // MULTIPROCESSORS) / count if count > 1 else shares.rest / MULTIPROCESSORS
         busy = START + most * work + end + shares.full // MULTIPROCESSORS * (work + end)
@@ -46,8 +54,12 @@ def seconds(p: Problem, c: Config) -> float:
     if c.variant == "persistent":
         return _launched(p, START + rounds * (work + end))
     chain = -(-rounds // _resident(p, c)) * (START + work + end)
-    whole = _launched(p, max(rounds * work + START + end, chain))
+    whole = _launched(p, max(rounds * max(work, finish) + START + end, chain))
     return whole + (_second(2 * 4 * count * p.m * p.n) if split else 0.0)
+
+
+def _instructions(p: Problem) -> int:
+    return FINISH + (GELU_HALF if p.activation == "gelu" and p.out.itemsize == 2 else ACTIVATIONS.get(p.activation, 1))
 
 
 def _launched(p: Problem, busy: float) -> float:

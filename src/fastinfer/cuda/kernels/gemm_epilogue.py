@@ -90,6 +90,22 @@ def activate(x, alpha, beta, KIND: tl.constexpr):
 
 
 @triton.jit
+def gelu_half(x):
+    """For results of 16 bits: x·Φ(x) to 6e-5, in 14 instructions where erf takes 32. Φ(x) − 1/2 as x times a polynomial in x²
+    (Lawson's weighted least squares on |x| ≤ 4.3, where Φ is 1 but for 9e-6)."""
+    y = tl.minimum(x * x, 18.49)
+    p = 5.16098102e-11 * y - 5.03617859e-09
+    p = p * y + 2.16923993e-07
+    p = p * y - 5.49214292e-06
+    p = p * y + 9.22364779e-05
+    p = p * y - 0.00110271247
+    p = p * y + 0.00980080571
+    p = p * y - 0.0663270876
+    p = p * y + 0.398896635
+    return x * _limit(x * p + 0.5)
+
+
+@triton.jit
 def _limit(x):
     x = tl.where(x < 0.0, 0.0, x)
     return tl.where(x > 1.0, 1.0, x)
@@ -119,7 +135,10 @@ def finish(
         r = tl.load(at, mask=inside, other=0.0).to(tl.float32) * beta
     if RESIDUAL == "before":
         y += r
-    y = activate(y, act_alpha, act_beta, ACTIVATION)
+    if ACTIVATION == "gelu" and c.dtype.element_ty.primitive_bitwidth == 16:
+        y = gelu_half(y)
+    else:
+        y = activate(y, act_alpha, act_beta, ACTIVATION)
     if RESIDUAL == "after":
         y += r
     tl.store(c + (tl.cast(z, tl.int64) * m + row) * n + rn[None, :], y.to(c.dtype.element_ty), mask=inside)
