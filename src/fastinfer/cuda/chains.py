@@ -74,7 +74,7 @@ def _runs(program: DeviceProgram) -> list[list[Layer]]:
     readers.update(port["value"] for port in program.graph.outputs)
     runs: dict[int, list[Layer]] = {}  # by the value that the last layer makes
     for index, node in enumerate(program.nodes):
-        layer = _layer(program, index) if (node["domain"], node["op"]) in _FORMS else None
+        layer = layer_of(program, index) if (node["domain"], node["op"]) in _FORMS else None
         if layer is not None:
             x = node["inputs"][0]
             run = runs.pop(x) if x in runs and readers[x] == 1 else []
@@ -85,7 +85,7 @@ def _runs(program: DeviceProgram) -> list[list[Layer]]:
 _FORMS = {("", "MatMul"), ("", "Gemm"), ("fastinfer", "MatMul")}
 
 
-def _layer(program: DeviceProgram, index: int) -> Layer | None:
+def layer_of(program: DeviceProgram, index: int) -> Layer | None:
     """The node, if the kernel can do what it does: inputs x, W and bias, no residual."""
     node, attrs = program.nodes[index], program.attributes[index]
     x, w, b, *others = [*node["inputs"], -1, -1][: max(3, len(node["inputs"]))]

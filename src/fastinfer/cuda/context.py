@@ -43,6 +43,7 @@ class Handle:
     desc: Desc
     tensor: torch.Tensor | None = None  # constants, from the start
     root: int = -1  # of the plan's storages
+    at: int = 0  # bytes from where the storage begins
 
 
 @dataclass

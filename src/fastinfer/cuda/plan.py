@@ -19,6 +19,7 @@ from fastinfer.cuda.context import Declined, Handle, Step
 from fastinfer.cuda.device import INTERPRET
 from fastinfer.cuda.node import Node
 from fastinfer.cuda.program import DeviceProgram
+from fastinfer.cuda.siblings import bind_siblings, find_siblings
 from fastinfer.cuda.table import RENAMES, TABLE
 from fastinfer.cuda.torch_ops import Call, NotStatic, TorchOp, find
 from fastinfer.cuda.tuning import Tuner
@@ -68,6 +69,7 @@ class Planner(Values):
         for port, (code, shape) in zip(program.graph.inputs, inputs, strict=True):
             self.take_input(port["value"], code, shape)
         self._chains = find_chains(self)
+        self._siblings = find_siblings(self, self._chains.inside | self._chains.starts.keys())
 
     def plan(self) -> Plan:
         """Raises NotPlannable."""
@@ -93,7 +95,10 @@ class Planner(Values):
         if key in RENAMES:
             self.alias(node["outputs"][0], node["inputs"][0])
             return
-        if index in self._chains.inside:
+        if index in self._chains.inside | self._siblings.inside:
+            return
+        if index in self._siblings.starts:
+            bind_siblings(self, self._siblings.starts[index])
             return
         if index in self._chains.starts:
             bind_chain(self, self._chains.starts[index])

@@ -59,6 +59,17 @@ class DeviceProgram:
             self._uploaded[key] = tensor
         return tensor
 
+    def stacked(
+        self, values: list[int], layout: str, make: Callable[[torch.Tensor], torch.Tensor] | None, dtype: torch.dtype
+    ) -> torch.Tensor:
+        """Constants of one shape, each as constant() gives it, one behind the other; from then on constant() gives its part."""
+        keys = [(self.graph.constants[v], layout, dtype) for v in values]
+        whole = self._uploaded.get(tuple(keys))
+        if whole is None:
+            whole = self._uploaded[tuple(keys)] = torch.stack([self.constant(v, layout, make, dtype) for v in values])
+            self._uploaded.update(zip(keys, whole))
+        return whole
+
     def without_kernel(self) -> dict[str, str]:
         """Nodes whose operator has no kernel of ours, whatever its shapes → what runs instead."""
         return {
@@ -69,7 +80,9 @@ class DeviceProgram:
 
     @property
     def constant_bytes(self) -> int:
-        return sum(t.nbytes for t in self._uploaded.values())
+        return sum(
+            {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in self._uploaded.values()}.values()
+        )
 
     def desc(self, code: int, shape: tuple[int, ...]) -> Desc:
         return Desc(stored(dtype_of_code(code), self.precision), shape)

@@ -40,6 +40,7 @@ class Value:
     typed: torch.dtype
     held: torch.dtype
     root: int = -1  # of the storages; -1: not on the device yet (known ones, constants)
+    at: int = 0  # bytes from where the storage begins
     narrow: int = -1
 
     @property
@@ -96,8 +97,8 @@ class Values:
         for root in [r for r in self._live if self.storages[r].last_use <= index]:
             self.give_back(root)
 
-    def handle(self, desc: Desc, root: int) -> Handle:
-        made = Handle(desc, None, root)
+    def handle(self, desc: Desc, root: int, at: int = 0) -> Handle:
+        made = Handle(desc, None, root, at)
         self.handles.append(made)
         return made
 
@@ -121,7 +122,7 @@ class Values:
         if v.root < 0:
             return self.uploaded(value)
         if wide or v.held == v.desc.dtype:
-            return self.handle(v.whole, v.root)
+            return self.handle(v.whole, v.root, v.at)
         if v.narrow < 0:
             v.narrow = self.take(v.desc.bytes, max(self.program.last_use.get(value, 0), self.current))
             self.narrowed.append(value)
@@ -149,6 +150,14 @@ class Values:
         v.root = self.own(v.whole.bytes) if value in leaves else self.take(v.whole.bytes, last)
         return self.handle(v.whole, v.root)
 
+    def define_together(self, values: list[int]) -> Handle:
+        """Room for values of one shape, none of which is an output of the model, one behind the other: all of them."""
+        desc = self.values[values[0]].desc
+        root = self.take(len(values) * desc.bytes, max(self.program.last_use.get(v, self.current) for v in values))
+        for k, value in enumerate(values):
+            self.values[value].root, self.values[value].at = root, k * desc.bytes
+        return self.handle(Desc(desc.dtype, (len(values), *desc.shape)), root)
+
     def undefine(self, value: int) -> None:
         v = self.values[value]
         if self.storages[v.root].offset >= 0:
@@ -158,7 +167,7 @@ class Values:
     def alias(self, value: int, of: int) -> None:
         source, v = self.values[of], self.values[value]
         v.root = self._uploaded_root(of) if source.root < 0 else source.root
-        v.held, v.narrow = source.held, source.narrow
+        v.held, v.narrow, v.at = source.held, source.narrow, source.at
         for root in (v.root, v.narrow):
             if root >= 0:
                 storage = self.storages[root]
@@ -201,6 +210,6 @@ class Values:
                 blocks[root] = torch.empty(size, dtype=torch.uint8, device=device) if own else arena[at : at + size]
         for handle in self.handles:
             if handle.tensor is None:
-                block = blocks[handle.root][: handle.desc.bytes]
+                block = blocks[handle.root][handle.at : handle.at + handle.desc.bytes]
                 handle.tensor = block.view(handle.desc.dtype).view(handle.desc.shape)
         return [arena, *blocks.values()]

@@ -11,6 +11,7 @@ from fastinfer.cuda.context import Binder, Declined, Handle, NodeContext
 from fastinfer.cuda.kernels import gemm, quantize
 from fastinfer.cuda.kernels.gemm_epilogue import ACTIVATIONS
 from fastinfer.cuda.kernels.gemm_shape import MatMulShape, matmul_shape
+from fastinfer.cuda.precision import Precision
 
 _EIGHT_BITS = {"int8": torch.int8, "fp8": torch.float8_e4m3fn}
 
@@ -86,7 +87,7 @@ def _bind(ctx: NodeContext, form: Form) -> None:
         trans_a = form.trans_a and len(a.shape) > 1
         b_handle, trans_b = _weights(ctx, form)
         operands = _Operands(ctx.input(0), b_handle, bias, residual, strides)
-    products = _products(ctx, a.dtype) if eight is None else ctx.precision.products
+    products = products_of(ctx.precision, a.dtype) if eight is None else ctx.precision.products
     m, n, k = shape.m, shape.n, shape.k
     problem = gemm.Problem(
         m, n, k, eight or a.dtype, c.desc.dtype, products, m if trans_a else k, k if trans_b else n, shape.rows,
@@ -109,10 +110,11 @@ def _launch(ctx: NodeContext, form: Form, shape: MatMulShape, problem: gemm.Prob
     )  # fmt: skip
 
 
-def _products(ctx: NodeContext, dtype: torch.dtype) -> str:
+def products_of(precision: Precision, dtype: torch.dtype) -> str:
+    """Of operands as they are stored."""
     if dtype != torch.float32:
         return "half"
-    return "tf32" if ctx.precision.products == "tf32" else "ieee"
+    return "tf32" if precision.products == "tf32" else "ieee"
 
 
 def _weights(ctx: NodeContext, form: Form) -> tuple[Handle, bool]:
