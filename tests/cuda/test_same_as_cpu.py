@@ -17,7 +17,7 @@ from onnx import helper as h
 from onnx import numpy_helper
 
 import fastinfer as fi
-from fastinfer.errors import InputError, ModelError, UnsupportedError
+from fastinfer.errors import FastinferError, InputError, ModelError, UnsupportedError
 
 RNG = np.random.default_rng(0)
 X, A = RNG.standard_normal((3, 8)).astype("f4"), RNG.standard_normal((3, 4)).astype("f4")
@@ -238,6 +238,17 @@ def test_a_model_goes_when_nobody_holds_it():
         assert [r() for r in gone] == [None] * 3
     finally:
         gc.enable()
+
+
+def test_a_forked_process_is_told_why_it_cannot(monkeypatch):
+    model = fi.compile(SOURCES["dense"], device="cuda")
+    model(X)
+    with monkeypatch.context() as there:
+        there.setattr(type(model._device), "graphs", property(lambda d: True))
+        there.setattr("os.getpid", lambda: 1)
+        with pytest.raises(FastinferError, match="does not survive a fork"):
+            model(X)
+    assert len(model(X)) == 2
 
 
 def test_indices_that_come_in_another_type_or_shape_are_looked_at():

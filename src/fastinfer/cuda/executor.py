@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 import time
 from collections import OrderedDict
@@ -52,6 +53,7 @@ class Executor:
         self._tuner, self._checks = Tuner(program.device), InputChecks(program)
         self._cache: OrderedDict[tuple[Any, ...], _Plans] = OrderedDict()
         self._guard = threading.Lock()
+        self._process = os.getpid()
         self._making = threading.Lock()  # capture and compilation, one at a time
         self._dynamic: Dynamic | None = None
         self.threads = 1
@@ -83,6 +85,12 @@ class Executor:
     def _run(
         self, signature: Signature, planned: Callable[[Replica], Result], dynamic: Callable[[Dynamic], Result]
     ) -> Result:
+        if os.getpid() != self._process and self.program.device.graphs:
+            raise FastinferError(
+                "the model was made in the process that this one was forked from, and CUDA does not survive a fork: start "
+                "processes by spawn, or make the model here"
+            )
+
         def attempt() -> Result:
             with self._replica(signature) as replica:
                 return planned(replica) if replica is not None else dynamic(self._node_by_node())
