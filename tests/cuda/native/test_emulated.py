@@ -28,8 +28,10 @@ def replaced(source, pattern, by):
 
 def emulated(source):
     """Kernel source that device.h can run."""
-    text = replaced(source.read_text(), r"#include <cooperative_groups.h>", '#include "device.h"')
-    text = replaced(text, r'#include "csrc/base/launch.h"', "")
+    text = re.sub(r"#include <cooperative_groups.h>", "", source.read_text())
+    text = replaced(text, r'#include "csrc/base/launch.h"', '#include "device.h"')
+    if "extern __shared__" not in text:
+        return text
     shared = r"\1* shared = reinterpret_cast<\1*>(block_->shared.data());"
     return replaced(text, r"extern __shared__ __align__\(\d+\) (\w+) shared\[\];", shared).replace(
         "asm volatile(", "EMULATED_ASM("
@@ -60,3 +62,8 @@ def test_wna16(tmp_path):
 def test_mlp(tmp_path):
     (tmp_path / "kernel.inc").write_text(emulated(ROOT / "kernels" / "tiny" / "mlp.cu"))
     run(tmp_path, "mlp.cc")
+
+
+def test_ragged(tmp_path):
+    (tmp_path / "kernel.inc").write_text(emulated(ROOT / "kernels" / "batching" / "ragged.cu"))
+    run(tmp_path, "ragged.cc")

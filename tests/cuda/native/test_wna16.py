@@ -174,3 +174,38 @@ def test_on_a_device(dtype, m, n, k, block, bits):
         native.wna16(case.a.cuda(), weights, meta, case.bias.cuda(), y, bits=bits, block=block, split=split)
         error = (y.cpu().double() - case.expected()).norm() / case.expected().norm()
         assert error < (1e-3 if dtype == torch.float16 else 4e-3)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("between", ["", "copy", "kernel"])
+def test_launches_that_overlap_read_what_was_written(between):
+    """Each product reads the one before it; in one graph, and with a wait after each launch: the same bits."""
+    layers = [Case(1, 2048, 2048, 128, seed=s, bits=4 + 4 * (s % 2)) for s in range(8)]
+    for case in layers:
+        case.scales /= 2**case.bits  # what comes out is about as large as what goes in
+    moved = [[t.cuda() for t in case.shuffled()] for case in layers]
+    x = [torch.empty((4, 2048), dtype=torch.float16, device="cuda") for _ in range(9)]
+    first = torch.randn((4, 2048), device="cuda").half()
+
+    def chain(wait):
+        x[0].copy_(first)
+        for i, (case, (weights, meta)) in enumerate(zip(layers, moved)):
+            native.wna16(x[i], weights, meta, None, x[i + 1], bits=case.bits, block=128)
+            if between == "kernel":
+                x[i + 1].neg_()
+            elif between == "copy":
+                x[i + 1].copy_(x[i + 1].clone())
+            if wait:
+                torch.cuda.synchronize()
+
+    chain(True)
+    expected = x[-1].clone()
+    assert expected.isfinite().all() and expected.abs().max() > 1e-3
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        chain(False)
+    for _ in range(50):
+        for t in x:
+            t.fill_(float("nan"))
+        graph.replay()
+        assert torch.equal(x[-1], expected)

@@ -134,7 +134,11 @@ struct Launch {
 inline void (*previous)() = [] {};
 inline std::unique_ptr<std::once_flag> previous_ran;
 inline void let_next_begin() {}
-inline void wait_for_previous() { std::call_once(*previous_ran, previous); }
+inline bool early_ = false;
+inline void wait_for_previous() {
+  require(early_, "a kernel that waits for the launch before it must be launched so");
+  std::call_once(*previous_ran, previous);
+}
 
 template <class P>
 void run_cluster(void (*kernel)(P), const P& p, const Launch& l, dim3 first) {
@@ -159,7 +163,7 @@ void run_cluster(void (*kernel)(P), const P& p, const Launch& l, dim3 first) {
 
 template <class P, class... Args>
 void launch(void (*kernel)(P), const P& p, const Launch& l, const Args&...) {
-  require(l.early, "a kernel that waits for the launch before it must be launched so");
+  early_ = l.early;
   previous_ran = std::make_unique<std::once_flag>();
   for (unsigned z = 0; z < l.grid.z; ++z)
     for (unsigned y = 0; y < l.grid.y; ++y)
