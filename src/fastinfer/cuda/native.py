@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,6 +18,11 @@ else:
         from fastinfer import _cuda
     except ImportError:
         _cuda = None  # built without a CUDA compiler
+
+
+def built() -> list[Path]:
+    """The module's file, if there is one."""
+    return [] if _cuda is None else [Path(str(_cuda.__file__))]
 
 
 def missing(device: torch.device) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from fastinfer.cuda import native
 from fastinfer.cuda.ahead import compile_ahead
 from fastinfer.cuda.context import Family
 from fastinfer.cuda.device import Device
@@ -149,10 +150,11 @@ def _named(family: Family, problem: Any, text: str) -> Any:
 
 @functools.lru_cache(maxsize=4)
 def about(device: Device) -> Mapping[str, str]:
-    """What winners depend on: the chip, its driver and compilers, and our kernels' sources."""
+    """What winners depend on: the chip, its driver and compilers, and our kernels: Triton's sources, and
+    what was built of the CUDA C++ ones."""
     import triton
 
-    kernels = sorted(Path(__file__).parent.glob("kernels/*.py"))
+    kernels = [*sorted(Path(__file__).parent.glob("kernels/*.py")), *native.built()]
     build = hashlib.sha256(b"".join(p.read_bytes() for p in kernels)).hexdigest()[:16]
     driver = getattr(torch._C, "_cuda_getDriverVersion", lambda: 0)() if device.graphs else 0
     return {
