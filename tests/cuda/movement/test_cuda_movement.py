@@ -150,13 +150,13 @@ def test_pad_that_cuts_and_pad_of_some_axes():
     check_node("Pad", [np.zeros((0, 2), np.float32), ints(1, 0, 1, 0)], constants=(1,), mode="constant")
 
 
-def test_transpose_tiles_on_hopper():
+@pytest.mark.parametrize("x, y, most", [("*i16", "*i16", 0.0), ("*fp32", "*bf16", 3.3e38), ("*bf16", "*fp32", 0.0)])
+def test_transpose_tiles_on_hopper(x, y, most):
     """Reads and writes are both 16 bytes wide: the layout changes in shared memory between."""
     integers = ["ni", "nj", "xj", "yi", "e1", "e2", "x0", "x1", "x2", "y0", "y1", "y2"]
-    types = {"x": "*i16", "y": "*i16", **dict.fromkeys(integers, "i32")}
-    c = compile(
-        "fastinfer.cuda.kernels.movement:_transpose", types, {"BI": 64, "BJ": 64, "WIDE": False}, {"num_warps": 4}
-    )  # fmt: skip
+    types = {"x": x, "y": y, **dict.fromkeys(integers, "i32")}
+    blocks = {"BI": 64, "BJ": 64, "WIDE": False, "MOST": most}
+    c = compile("fastinfer.cuda.kernels.movement:_transpose", types, blocks, {"num_warps": 4})
     assert c.spills == 0 and 0 < c.shared <= 20 << 10
     assert c.count(r"ld\.global[.\w:]*\.v4\.b32") >= 1 and c.count(r"st\.global[.\w:]*\.v4\.b32") >= 1
     assert c.n_regs <= 128

@@ -113,7 +113,7 @@ def _transpose(
     o0 = o // (e1 * e2)
     inside = (i < ni)[:, None] & (j < nj)[None, :]
     v = tl.load(x + (o0 * x0 + o1 * x1 + o2 * x2) + (i[:, None] + j[None, :] * xj), mask=inside)
-    if MOST:
+    if MOST != 0.0:
         v = _bounded(v.to(tl.float32), MOST)
     tl.store(y + (o0 * y0 + o1 * y1 + o2 * y2) + (i[:, None] * yi + j[None, :]), v.to(y.dtype.element_ty), mask=inside)
 
