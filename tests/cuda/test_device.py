@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What only a GPU can show: graphs, streams, pinned copies. FASTINFER_CUDA=device pytest tests/cuda"""
 
+import gc
 import threading
 
 import numpy as np
@@ -141,6 +142,23 @@ def test_other_threads_go_on_while_a_graph_is_captured(source, monkeypatch):
     assert seen[1][1] == 9
 
 
+def test_callers_on_several_streams_do_not_meet_in_the_buffers(source):
+    """One plan, its input and arena used by three calls, of which the host waits for the last alone."""
+    model = fi.compile(source, device="cuda")
+    x = [torch.from_numpy(rows(8, seed)).cuda() for seed in range(2)]
+    expected = [model(t).cpu() for t in x]
+    for _ in range(4):
+        streams, got = [torch.cuda.Stream() for _ in x], []
+        for stream, given in zip(streams, x, strict=True):
+            stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(stream):
+                torch.cuda._sleep(5_000_000)
+                got.append(model(given))
+        np.testing.assert_array_equal(model(rows(8, 1)), expected[1])
+        torch.cuda.synchronize()
+        assert all(torch.equal(a.cpu(), b) for a, b in zip(got, expected, strict=True))
+
+
 def test_plans_dropped_under_a_caller_do_not_lose_his_results(source, monkeypatch):
     """His work is in their memory until it is done, and the host is far ahead of it."""
     model = fi.compile(source, device="cuda")
@@ -158,6 +176,7 @@ def test_plans_dropped_under_a_caller_do_not_lose_his_results(source, monkeypatc
         with torch.cuda.stream(stream):
             torch.cuda._sleep(5_000_000)
             got = model(x)
+            gc.collect()
             assert torch.equal(got.cpu(), expected)
 
 
