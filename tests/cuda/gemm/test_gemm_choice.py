@@ -72,6 +72,13 @@ def test_default_never_shares_tiles_and_only_segments_are_offered() -> None:
             assert offered == (any_order or gemm.segments(p)[0] > 1)
 
 
+def test_no_loop_over_tiles_where_it_would_spill() -> None:
+    """Segments and float32 results: 255 registers and more, as compiled."""
+    p = problem(4096, 768, 3072, 128, "tf32")
+    assert gemm.segments(p)[0] > 1
+    assert all(c.variant in ("tiled", "split_k") or c.per_thread <= 32 for c in gemm.configs(p))
+
+
 def test_choosing_is_cheap() -> None:
     """The best of some rounds: other processes run beside this one. A choice is then kept."""
     problems = [problem(*s) for s in SHAPES]

@@ -66,7 +66,8 @@ def _forms(p: Problem, t: Config) -> Iterator[Config]:
         yield _form(t, "tiled", copies)
         if cut:
             yield _form(t, "split_k", copies)
-    if programs(p, t) > MULTIPROCESSORS and t.bm >= 64:
+    spills = cut and t.per_thread > 32 and p.out.itemsize == 4  # two sums, and results that are not narrower
+    if programs(p, t) > MULTIPROCESSORS and t.bm >= 64 and not spills:
         yield _form(t, "persistent", tma)
         shares = _form(t, "stream_k", tma)
         if (cut or p.any_order) and stream(p, shares):
