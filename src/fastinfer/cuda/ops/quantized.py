@@ -98,7 +98,14 @@ def _by_activations(ctx: NodeContext, i: Inputs, shape: MatMulShape, trans_b: bo
     end, numbers, bias, scales = columns_of(ctx, i, shape.n)
     zeros = set(b_zeros(ctx, i, shape.n).tolist())
     beside = next((j for j in (i.b_scale, i.b_zero, i.a_scale, i.a_zero, i.b) if j >= 0 and ctx.is_constant(j)), -1)
-    if end.dynamic or end.bias or len(zeros) > 1 or len(shape.batch) > 2 or beside < 0:
+    if (
+        end.dynamic
+        or end.bias
+        or len(zeros) > 1
+        or len(shape.batch) > 2
+        or beside < 0
+        or shape.k * max(shape.m, shape.n) >= 2**31
+    ):
         raise Declined(
             "an integer product of activations: zero points by column or with the data, a float bias, or three batch axes"
         )
@@ -118,7 +125,7 @@ def _by_activations(ctx: NodeContext, i: Inputs, shape: MatMulShape, trans_b: bo
     ctx.step(
         f"triton_gemm8 {config.bm}x{config.bn}x{config.bk}", gemm8.run, a(), ctx.input(i.b), ctx.output(0),
         table(ctx, bias.astype(np.int32), beside), table(ctx, scales, beside),
-        ctx.input(i.residual) if end.residual else None,
+        ctx.input(i.residual) if end.residual else None, ctx.scratch((gemm8.workspace(problem, config),), torch.uint8),
         flops=problem.flops, problem=problem, config=config, numbers=numbers, za=za, zb=zeros.pop(),
     )  # fmt: skip
 
