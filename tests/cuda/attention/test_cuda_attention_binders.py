@@ -161,4 +161,4 @@ def test_packed_encoder(encoder):
     for s, (first, n) in enumerate([(0, 5), (5, 7)]):
         alone = single.run({"x": x[:, first : first + n], "mask": np.ascontiguousarray(mask[:, :n])})
         np.testing.assert_allclose(got[s : s + 1], next(iter(alone.values())), rtol=1e-5, atol=1e-5)
-    assert np.isfinite(got).all()
+    assert np.isfinite(got[:2]).all() and np.isnan(got[2:]).all()  # means of nothing, as on the CPU
