@@ -24,8 +24,26 @@ def pytest_configure(config):
     tensors.install()
     launches.install()
     launches.install_native()
+    _hide_from_export()
     DEVICE.random.seed(config.getoption("--order"))
     DEVICE.late = not config.getoption("--at-once")
+
+
+def _hide_from_export():
+    """torch.export looks after the random numbers of a device that it sees, by calls that only a CUDA build has."""
+    import torch
+
+    from fastinfer import frontend
+
+    from_torch = frontend.from_torch
+
+    def unseen(*given):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(torch.cuda, "is_available", lambda: False)
+            patch.setattr(torch.cuda, "is_initialized", lambda: False)
+            return from_torch(*given)
+
+    frontend.from_torch = unseen
 
 
 @pytest.fixture(autouse=True)

@@ -7,28 +7,15 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
-
-from fastinfer import frontend
-from fastinfer.frontend import from_torch
 
 pytestmark = pytest.mark.skipif("FASTINFER_PRETEND" not in os.environ, reason="needs -p pretend.plugin")
 BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
-
-
-def exported_without_it(*given):
-    """torch.export looks after random numbers of a device that it sees, by calls that only a CUDA build has."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch.cuda, "is_available", lambda: False)
-        patch.setattr(torch.cuda, "is_initialized", lambda: False)
-        return from_torch(*given)
 
 
 def test_every_section(monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(BENCHMARKS)
     monkeypatch.setenv("FASTINFER_CACHE", str(tmp_path))
     monkeypatch.setattr(sys, "argv", ["gpu", "--tiny", "--no-tune", "--out", str(tmp_path / "gpu.json")])
-    monkeypatch.setattr(frontend, "from_torch", exported_without_it)
     from gpu import __main__ as gpu
 
     gpu.main()
