@@ -13,13 +13,14 @@ from fastinfer.cuda.ops import (
     norm,
     pointwise,
     pool,
+    quantize_linear,
     quantized,
     reduce,
     rnn,
     weight_only,
 )
 
-_MODULES = (matmul, weight_only, conv, quantized, pool, attention, norm, pointwise, reduce, gather, movement, rnn)
+_MODULES = (matmul, weight_only, conv, quantized, quantize_linear, pool, attention, norm, pointwise, reduce, gather, movement, rnn)
 
 
 def _table() -> dict[tuple[str, str], list[Binder]]:
