@@ -20,7 +20,21 @@ from fastinfer.cuda.ops import (
     weight_only,
 )
 
-_MODULES = (matmul, weight_only, conv, quantized, quantize_linear, pool, attention, norm, pointwise, reduce, gather, movement, rnn)
+_MODULES = (
+    matmul,
+    weight_only,
+    conv,
+    quantized,
+    quantize_linear,
+    pool,
+    attention,
+    norm,
+    pointwise,
+    reduce,
+    gather,
+    movement,
+    rnn,
+)
 
 
 def _table() -> dict[tuple[str, str], list[Binder]]:

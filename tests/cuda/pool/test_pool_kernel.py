@@ -61,6 +61,19 @@ def test_windows(size, kernel, stride, dilation, pads, dtype, kind):
     assert error(y, expected) < ERRORS[dtype]
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8])
+def test_bytes(dtype):
+    """Padding is less than every byte; exact."""
+    info = torch.iinfo(dtype)
+    x = torch.from_numpy(np.random.default_rng(1).integers(info.min, info.min + 90, (2, 5, 5, 6))).to(dtype)
+    expected = reference(x.double(), (3, 3), (2, 2), (1, 1), (1, 1, 1, 1), "max", False)
+    window = window_of((5, 6), expected.shape[1:-1], (3, 3), (2, 2), (1, 1), (1, 1, 1, 1))
+    problem = pool.Problem("max", dtype, 2, 5, window, False, (1, 1, 1), False)
+    y = torch.full(expected.shape, 99, dtype=dtype)
+    on_device(pool.run, x.movedim(1, -1).contiguous(), None, y, problem=problem, config=pool.default(problem))
+    assert torch.equal(y.double(), expected)
+
+
 @pytest.mark.parametrize("dtype", ERRORS)
 @pytest.mark.parametrize(
     ("kind", "size"), [("average", (5, 7)), ("max", (5, 7)), ("average", (23, 23)), ("max", (32, 17))]

@@ -13,8 +13,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import sm90
 
 
-def check(kernel, integers, constants, warps, loads, floats=()):
-    types = {"x_ptr": "*bf16", "y_ptr": "*bf16", **dict.fromkeys(integers, "i32"), **dict.fromkeys(floats, "fp32")}
+def check(kernel, integers, constants, warps, loads, floats=(), data="*bf16"):
+    types = {"x_ptr": data, "y_ptr": data, **dict.fromkeys(integers, "i32"), **dict.fromkeys(floats, "fp32")}
     k = sm90.compile(f"fastinfer.cuda.kernels.{kernel}", types, constants, {"num_warps": warps}, integers)
     assert k.spills == 0 and k.shared <= sm90.SHARED
     assert k.count(r"ld\.global[.\w]*\.v4") >= loads, k.ptx.count("ld.global")
@@ -26,6 +26,12 @@ def test_windows():
     c = pool.default(p)
     k = check("pool:pool_kernel", ("M", "D", "H", "W", "OD", "OH", "OW"), pool.window_constants(p, c), c.warps, 9)
     assert k.count(r"st\.global[.\w]*\.v4") == 1
+
+
+def test_windows_of_bytes():
+    p = pool.Problem("max", torch.uint8, 8, 64, window_of((112, 112), (56, 56), (3, 3), (2, 2), None, (1, 1, 1, 1)))
+    c, integers = pool.default(p), ("M", "D", "H", "W", "OD", "OH", "OW")
+    check("pool:pool_kernel", integers, pool.window_constants(p, c), c.warps, 9, data="*u8")
 
 
 def test_whole_images():

@@ -74,6 +74,17 @@ def workspace(p: Problem, c: Config) -> int:
 
 
 @triton.jit
+def _lowest(x_ptr):
+    """What a maximum of nothing is, as on the CPU."""
+    if x_ptr.dtype.element_ty == tl.uint8:
+        return 0.0
+    elif x_ptr.dtype.element_ty == tl.int8:
+        return -128.0
+    else:
+        return -float("inf")
+
+
+@triton.jit
 def _tap(acc, count, x_ptr, base, z0, y0, x0, ok, c, c_ok, t, D, H, W, C: tl.constexpr, KIND: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr, DD: tl.constexpr, DH: tl.constexpr, DW: tl.constexpr, ED: tl.constexpr, EH: tl.constexpr, EW: tl.constexpr, COUNT_PADS: tl.constexpr):  # fmt: skip
     dz, dy, dx = t // (KH * KW) * DD, t // KW % KH * DH, t % KW * DW
     z, y, x = z0 + dz, y0 + dy, x0 + dx
@@ -81,8 +92,8 @@ def _tap(acc, count, x_ptr, base, z0, y0, x0, ok, c, c_ok, t, D, H, W, C: tl.con
     offsets = base + (((dz * H + dy) * W) + dx) * C
     mask = inside[:, None] & c_ok[None, :]
     if KIND == "max":
-        value = tl.load(x_ptr + offsets[:, None] + c[None, :], mask=mask, other=-float("inf")).to(tl.float32)
-        acc = tl.maximum(acc, value, propagate_nan=tl.PropagateNan.ALL)
+        value = tl.load(x_ptr + offsets[:, None] + c[None, :], mask=mask, other=0).to(tl.float32)
+        acc = tl.maximum(acc, tl.where(mask, value, _lowest(x_ptr)), propagate_nan=tl.PropagateNan.ALL)
     else:
         acc += tl.load(x_ptr + offsets[:, None] + c[None, :], mask=mask, other=0.0).to(tl.float32)
         if COUNT_PADS:
@@ -115,7 +126,7 @@ def pool_kernel(
     base = (((n * D + z0) * H + y0) * W + x0) * C
     count = tl.zeros((BP,), dtype=tl.float32)
     if KIND == "max":
-        acc = tl.full((BP, BC), -float("inf"), dtype=tl.float32)
+        acc = tl.full((BP, BC), _lowest(x_ptr), dtype=tl.float32)
     else:
         acc = tl.zeros((BP, BC), dtype=tl.float32)
     if KD * KH * KW <= 27:  # all loads of a window in flight

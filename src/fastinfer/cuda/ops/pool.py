@@ -10,12 +10,13 @@ from fastinfer.cuda.kernels import pool, resize
 from fastinfer.cuda.kernels.conv_geometry import Window, triple, window_of
 
 _FLOATS = (torch.float32, torch.bfloat16, torch.float16)
+_BYTES = (torch.uint8, torch.int8)  # between quantised convolutions
 
 
-def _check(ctx: NodeContext, what: str) -> None:
+def _check(ctx: NodeContext, what: str, *more: torch.dtype) -> None:
     if not ctx.attr("channels_last", 0):
         raise Declined(f"{what}: data is channels first")
-    if ctx.desc(0).dtype not in _FLOATS:
+    if ctx.desc(0).dtype not in (*_FLOATS, *more):
         raise Declined(f"{what}: {ctx.desc(0).dtype}")
 
 
@@ -29,7 +30,7 @@ def _bind_pool(ctx: NodeContext, problem: pool.Problem) -> None:
 
 
 def _bind_window(ctx: NodeContext, kind: str) -> None:
-    _check(ctx, "pool")
+    _check(ctx, "pool", *_BYTES if kind == "max" else ())
     x, y = ctx.desc(0), ctx.out_desc(0)
     if ctx.wants(1):
         raise Declined("pool: indices are wanted")
