@@ -54,8 +54,8 @@ class PackedForm:
         self, notes: Mapping[str, Any], executor: PackedExecutor, ports: Sequence[dict[str, Any]],
         bucket: Callable[[int], int] | None = None,
     ) -> None:  # fmt: skip
-        """ports: the model's inputs, as its program describes them. bucket: how many tokens (or sequences) to make of so
-        many, where the program costs something for each new number of them: made up by sequences that nobody asked for."""
+        """ports: the model's inputs, as its program describes them. bucket: how many tokens to make of
+        so many, where the program costs something for each new number of them: made up by sequences that nobody asked for."""
         specs = [TensorSpec.from_port(p) for p in ports]
         self.inputs = [Port.of(n) for n in notes["inputs"]]
         self.outputs = [Port.of(n) for n in notes["outputs"]]
@@ -133,11 +133,12 @@ FILLER = 64  # tokens of one made-up sequence: attention costs their squares
 
 
 def fillers(tokens: int, sequences: int, bucket: Callable[[int], int]) -> np.ndarray:
-    """Lengths of further sequences, so that tokens and sequences are both as many as a bucket holds."""
+    """Lengths of further sequences, so that tokens are as many as a bucket holds and sequences a power of two: an executor makes
+    a plan for each pair, and sequences cost little where tokens are given."""
     whole = bucket(tokens)
     while True:
         left = whole - tokens
-        count = bucket(sequences + -(-left // FILLER)) - sequences
+        count = (1 << (sequences + -(-left // FILLER) - 1).bit_length()) - sequences
         if count == 0 and left == 0:
             return np.zeros(0, np.int64)
         if 0 < count <= left:
