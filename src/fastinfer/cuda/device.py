@@ -51,9 +51,10 @@ H200 = ("NVIDIA H200", 90, 132, 227 << 10, 60 << 20, 141 << 30)
 
 
 def give_back() -> None:
-    """What torch keeps of freed memory goes back to the driver, for other processes."""
+    """What torch keeps of freed memory, pinned memory of the host too, goes back to the driver, for other processes."""
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         torch.cuda.empty_cache()
+        getattr(torch._C, "_host_emptyCache", lambda: None)()
 
 
 @functools.lru_cache(maxsize=16)

@@ -18,7 +18,7 @@ from fastinfer import _core
 from fastinfer.cuda import report
 from fastinfer.cuda.buckets import Batch, Signature
 from fastinfer.cuda.checks import InputChecks
-from fastinfer.cuda.device import CAPTURES
+from fastinfer.cuda.device import CAPTURES, give_back
 from fastinfer.cuda.dtypes import CODES, to_numpy, to_torch
 from fastinfer.cuda.dynamic import Dynamic
 from fastinfer.cuda.plan import NotPlannable, Plan, make_plan
@@ -40,6 +40,7 @@ class _Plans:
         self.why_not = why_not  # no plan: the program runs node by node
         self.free: list[Replica] = []
         self.all: list[Replica] = []
+        self.coming = 0  # that a caller is making
         self.dropped = False  # nobody finds them any more; the last caller to leave ends them
         self.changed = threading.Condition()
 
@@ -95,10 +96,9 @@ class Executor:
             with self._replica(signature) as replica:
                 return planned(replica) if replica is not None else dynamic(self._node_by_node())
 
-        try:
+        with contextlib.suppress(torch.cuda.OutOfMemoryError):
             return attempt()
-        except torch.cuda.OutOfMemoryError:
-            self.trim()
+        self.trim()  # not while the exception is handled: its traceback holds what was half made
         try:
             return attempt()
         except torch.cuda.OutOfMemoryError as e:
@@ -120,42 +120,65 @@ class Executor:
     @contextlib.contextmanager
     def _replica(self, signature: Signature) -> Iterator[Replica | None]:
         plans = self._plans(signature)
-        if plans.why_not:
-            yield None
-            return
-        with plans.changed:
-            while not plans.free and len(plans.all) >= REPLICAS:
-                plans.changed.wait()
-            replica = plans.free.pop() if plans.free else None
-        if replica is None:
-            try:
-                replica = self._make(signature)
-            except (NotPlannable, NotStatic, UnsupportedError) as e:
-                plans.why_not = str(e)
-                yield None
-                return
-            with plans.changed:
-                plans.all.append(replica)
+        replica = None if plans.why_not else self._taken(plans) or self._added(plans, signature)
         try:
             yield replica
         finally:
+            if replica is not None:
+                self._returned(plans, replica)
+
+    def _taken(self, plans: _Plans) -> Replica | None:
+        """One that is free; None where the caller is to make one, or the program runs node by node."""
+        with plans.changed:
+            while not plans.free and not plans.why_not and len(plans.all) + plans.coming >= REPLICAS:
+                plans.changed.wait()
+            if plans.free:
+                return plans.free.pop()
+            plans.coming += 1
+            return None
+
+    def _added(self, plans: _Plans, signature: Signature) -> Replica | None:
+        """Of the plans that _taken() gave none of. None: node by node."""
+        replica, why_not = None, plans.why_not
+        try:
+            if not why_not:
+                replica = self._make(signature)
+        except (NotPlannable, NotStatic, UnsupportedError) as e:
+            why_not = str(e)
+        finally:
             with plans.changed:
-                plans.free.append(replica)
-                plans.changed.notify()
-                dropped = plans.dropped
-            if dropped:
-                self._finish()
+                plans.coming -= 1
+                plans.why_not = plans.why_not or why_not
+                plans.all += [replica] if replica is not None else []
+                plans.changed.notify_all()
+            self._bound(signature, plans)
+        return replica
+
+    def _returned(self, plans: _Plans, replica: Replica) -> None:
+        with plans.changed:
+            plans.free.append(replica)
+            plans.changed.notify()
+            dropped = plans.dropped
+        if dropped:
+            self._finish()
 
     def _plans(self, signature: Signature) -> _Plans:
-        key = tuple(signature)
         with self._guard:
-            plans = self._cache.get(key)
-            if plans is None:
-                plans = self._cache[key] = _Plans()
-                while len(self._cache) > self._most:
-                    self._drop([next(iter(self._cache))])
-            self._cache.move_to_end(key)
+            plans = self._cache.setdefault(tuple(signature), _Plans())
+            self._cache.move_to_end(tuple(signature))
             return plans
+
+    def _bound(self, signature: Signature, plans: _Plans) -> None:
+        """Forgets shapes that nothing came of (wrong ones must not put out others), and the least recently used beyond the bound."""
+        with self._guard:
+            key = tuple(signature)
+            if not (plans.all or plans.why_not or plans.coming) and self._cache.get(key) is plans:
+                del self._cache[key]
+                plans.dropped = True  # who has just found it may still make one
+            oldest = list(self._cache)[: max(0, len(self._cache) - self._most)]
+            dropped = [self._cache.pop(key) for key in oldest]
+        if dropped:
+            self._end(dropped)
 
     def tune(self, arrays: Sequence[np.ndarray]) -> dict[str, str]:
         """Races the candidates of every kernel that inputs of these shapes run; plans made from then on take the winners."""
@@ -225,14 +248,16 @@ class Executor:
         self.forget_plans()
         if self.program.device.graphs:
             with CAPTURES:
-                torch.cuda.empty_cache()
+                give_back()
 
     def forget_plans(self) -> None:
         with self._guard:
-            self._drop(list(self._cache))
+            dropped = list(self._cache.values())
+            self._cache.clear()
+        self._end(dropped)
 
-    def _drop(self, keys: Sequence[tuple[Any, ...]]) -> None:
-        dropped = [self._cache.pop(key) for key in keys]
+    def _end(self, dropped: Sequence[_Plans]) -> None:
+        """Outside _guard, which every caller passes: this waits for captures and for the device."""
         for plans in dropped:
             with plans.changed:
                 plans.dropped = True

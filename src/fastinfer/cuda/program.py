@@ -54,10 +54,14 @@ class DeviceProgram:
             tensor = tensor_of(array, kept, self.device.torch)
             if make:
                 tensor = make(tensor).contiguous()
-            if self.device.graphs:  # who finds it may be on another stream
-                torch.cuda.current_stream(self.device.torch).synchronize()
+            self._settle()
             self._uploaded[key] = tensor
         return tensor
+
+    def _settle(self) -> None:
+        """Who finds a constant may be on another stream."""
+        if self.device.graphs:
+            torch.cuda.current_stream(self.device.torch).synchronize()
 
     def stacked(
         self, values: list[int], layout: str, make: Callable[[torch.Tensor], torch.Tensor] | None, dtype: torch.dtype
@@ -66,7 +70,9 @@ class DeviceProgram:
         keys = [(self.graph.constants[v], layout, dtype) for v in values]
         whole = self._uploaded.get(tuple(keys))
         if whole is None:
-            whole = self._uploaded[tuple(keys)] = torch.stack([self.constant(v, layout, make, dtype) for v in values])
+            whole = torch.stack([self.constant(v, layout, make, dtype) for v in values])
+            self._settle()
+            self._uploaded[tuple(keys)] = whole
             self._uploaded.update(zip(keys, whole))
         return whole
 
@@ -81,7 +87,9 @@ class DeviceProgram:
     @property
     def constant_bytes(self) -> int:
         return sum(
-            {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in self._uploaded.values()}.values()
+            {
+                t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in list(self._uploaded.values())
+            }.values()
         )
 
     def desc(self, code: int, shape: tuple[int, ...]) -> Desc:

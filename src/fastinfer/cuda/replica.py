@@ -60,13 +60,15 @@ class Replica:
             self._stream.wait_event(self._done)  # a device caller's call may still read the buffers
         for pinned, array in zip(self._pinned_in, arrays):
             _part(pinned, part).copy_(to_torch(array, copy=False))
-        with torch.cuda.stream(self._stream):
-            for buffer, pinned in zip(self.plan.inputs, self._pinned_in):
-                _part(buffer, part).copy_(_part(pinned, part), non_blocking=True)
-            self._graph.replay()
-            for pinned, buffer in zip(self._pinned_out, self.plan.outputs):
-                _part(pinned, part).copy_(_part(buffer, part), non_blocking=True)
-        self._stream.synchronize()
+        try:
+            with torch.cuda.stream(self._stream):
+                for buffer, pinned in zip(self.plan.inputs, self._pinned_in):
+                    _part(buffer, part).copy_(_part(pinned, part), non_blocking=True)
+                self._graph.replay()
+                for pinned, buffer in zip(self._pinned_out, self.plan.outputs):
+                    _part(pinned, part).copy_(_part(buffer, part), non_blocking=True)
+        finally:
+            self._stream.synchronize()  # of an interrupted call too: the next one fills the same pinned memory
         return [to_numpy(_part(t, part)).copy() for t in self._pinned_out]
 
     def time_steps(self) -> list[tuple[int, int]]:
@@ -99,12 +101,13 @@ class Replica:
         current = torch.cuda.current_stream(self._device.torch)
         if self._done is not None:
             current.wait_event(self._done)  # the last caller's stream may be another one
-        for buffer, tensor in zip(self.plan.inputs, tensors):
-            _part(buffer, part).copy_(tensor, non_blocking=True)
-        self._graph.replay()
-        results = [_part(t, part).clone() for t in self.plan.outputs]
-        self._done = current.record_event()
-        return results
+        try:
+            for buffer, tensor in zip(self.plan.inputs, tensors):
+                _part(buffer, part).copy_(tensor, non_blocking=True)
+            self._graph.replay()
+            return [_part(t, part).clone() for t in self.plan.outputs]
+        finally:
+            self._done = current.record_event()  # also where there is no memory for the results: the graph is under way
 
 
 @functools.lru_cache(maxsize=16)
