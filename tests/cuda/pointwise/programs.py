@@ -16,6 +16,10 @@ RESIDUAL = S.Program(
     ("f", "f", "f", "f"), ("fma", "silu", "mul"), (0, 1, 2, 4, -1, -1, 5, 3, -1), (1, 2), frozenset({3})
 )
 MASK = S.Program(("b", "b", "f", "f"), ("and", "where"), (0, 1, -1, 4, 2, 3), (1,), frozenset({2, 3}))
+# (x · scale + y) to bytes
+REQUANTIZE = S.Program(
+    ("f", "f", "f", "f"), ("mul", "add", "quantize"), (0, 2, -1, 4, 1, -1, 5, 2, 3), (2,), frozenset({2, 3})
+)
 _X, _ROW = (64, 4096), (4096,)
 CASES = {
     "line": (GELU_ADD, _X, [_X, _X]),
@@ -24,6 +28,7 @@ CASES = {
     "units_of_8": (GELU_ADD, (64, 1000), [(64, 1000), (1000,)]),
     "column": (GELU_ADD, _X, [_X, (64, 1)]),
     "residual": (RESIDUAL, _X, [_X, _ROW, (64, 1)]),
+    "requantize": (REQUANTIZE, _X, [_X, _X]),
     "mask": (MASK, (2, 1, 512, 512), [(1, 1, 512, 1), (2, 1, 1, 512)]),
 }
 

@@ -26,7 +26,7 @@ def compiled(name, p, unaligned=()):
     shape = {"BLOCK": config.block, "ROWS": rows, "COLS": cols}
     scaled = tuple(n for n, u in zip(["cols"], [p.form.inner]) if u < 16)
     c = compile(
-        f"pointwise.programs:{name}", signature, {n: shape[n] for n in constants}, {"num_warps": config.num_warps}, (*unaligned, *scaled)
+        f"pointwise.programs:{name}", signature, {n: shape[n] for n in constants}, pointwise.options(p, config), (*unaligned, *scaled)
     )  # fmt: skip
     assert c.spills == 0 and c.n_regs <= 128, (c.spills, c.n_regs)
     return c
@@ -49,6 +49,12 @@ def test_rows_that_are_multiples_of_8_elements(dtype, width):
     strides = tuple(n for n in inspect.signature(S.kernel(p.program, p.form).fn).parameters if "_s" in n)
     c = compiled("units_of_8", p, strides)
     assert c.count(LOAD) >= 2 and c.count(STORE) >= 1, c.ptx
+
+
+def test_what_is_rounded_is_not_fused():
+    """As on the CPU: x · scale is rounded before y is added, or a tie goes to the other byte. Others are."""
+    apart = compiled("requantize", problem("requantize")).count(r"\bfma\.rn\.f32")
+    assert apart == 0 and compiled("residual", problem("residual")).count(r"\bfma\.rn\.f32") > 0
 
 
 def test_conditions():

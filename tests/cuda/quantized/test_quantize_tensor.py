@@ -67,12 +67,21 @@ def test_dynamic_quantize_matmul():
 
 
 def test_candidates():
-    for samples, elements in ((1, 56 * 56 * 256), (32, 7 * 7 * 512), (1, 1), (8, 1 << 28)):
+    for samples, elements in ((1, 56 * 56 * 256), (32, 7 * 7 * 512), (1, 1), (8, 1 << 28), (1, 0)):
         p = quantize_tensor.Problem(samples, elements, torch.bfloat16, torch.int8)
         found = quantize_tensor.configs(p)
         assert 0 < len(found) <= 24 and all(quantize_tensor.chunks(p, c) <= quantize_tensor.MAX_CHUNKS for c in found)
     p = quantize_tensor.Problem(1, 56 * 56 * 256, torch.bfloat16, torch.int8)
     assert quantize_tensor.chunks(p, quantize_tensor.default(p)) >= 2 * 132
+
+
+def test_more_samples_than_a_grid_has_rows(monkeypatch):
+    grids = []
+    monkeypatch.setattr(quantize_tensor, "launch", lambda kernel, grid: grids.append(grid) or (lambda *a, **k: None))
+    p = quantize_tensor.Problem(1 << 17, 48, torch.bfloat16, torch.int8)
+    x = torch.empty(0)
+    quantize_tensor.run(x, x, x, None, x, problem=p, config=quantize_tensor.default(p))
+    assert [grid[0] for grid in grids] == [1 << 17] * 2 and all(grid[1] <= 65535 for grid in grids)
 
 
 @pytest.mark.parametrize(("out", "form"), [("i8", "scaled"), ("fp8e4nv", "scaled"), ("u8", "linear")])

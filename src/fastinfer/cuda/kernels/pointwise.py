@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import triton
@@ -23,6 +24,8 @@ from fastinfer.cuda.kernels.pointwise_walk import Walk
 COPY = Program(("i",), ("copy",), (0, -1, -1), (0,))
 CAST = Program(("f",), ("copy",), (0, -1, -1), (0,))
 _RAW = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+# What rounds to whole numbers must get the CPU's bits: no product and sum become one operation (requantize.FUSED).
+ROUNDS = frozenset(("quantize", "round", "floor", "ceil"))
 BYTES = {torch.uint8: (0.0, 255.0), torch.int8: (-128.0, 127.0)}
 HALVES = {t: torch.finfo(t).max for t in (torch.float16, torch.bfloat16)}
 
@@ -106,7 +109,12 @@ def run(*tensors: torch.Tensor, problem: Problem, config: Config, scalars: tuple
         grid = triton.cdiv(walk.elements // inner, rows) * triton.cdiv(inner, cols)
         shape = {"ROWS": rows, "COLS": cols}
     kernel = S.kernel(problem.program, form)
-    launch(kernel, (grid,))(*tensors, *scalars, *S.numbers(walk, form), **shape, num_warps=config.num_warps)
+    launch(kernel, (grid,))(*tensors, *scalars, *S.numbers(walk, form), **shape, **options(problem, config))
+
+
+def options(problem: Problem, config: Config) -> dict[str, Any]:
+    """Of the compiler."""
+    return {"num_warps": config.num_warps, "enable_fp_fusion": ROUNDS.isdisjoint(problem.program.ops)}
 
 
 def raw(t: torch.Tensor) -> torch.Tensor:

@@ -61,7 +61,7 @@ def default(p: Problem) -> Config:
 def configs(p: Problem) -> list[Config]:
     """The first is the default: the largest chunks that still give each multiprocessor two."""
     block = max(256, min(2048, triton.next_power_of_2(p.elements)))
-    least = triton.next_power_of_2(triton.cdiv(p.elements, block * MAX_CHUNKS))
+    least = triton.next_power_of_2(triton.cdiv(max(p.elements, 1), block * MAX_CHUNKS))
     found = [
         Config(block, least * n, block // 512 or 1) for n in (8, 4, 2, 1) if n == 1 or block * least * n <= p.elements
     ]
@@ -76,7 +76,7 @@ def workspace(p: Problem, c: Config) -> int:
 @triton.jit
 def range_kernel(x, ranges, elements, CHUNKS: tl.constexpr, BLOCK: tl.constexpr, BLOCKS: tl.constexpr):
     """ranges: float32 [2, samples, CHUNKS]: −low, high."""
-    sample, chunk = tl.program_id(1).to(tl.int64), tl.program_id(0)
+    sample, chunk = tl.program_id(0).to(tl.int64), tl.program_id(1)
     x += sample * elements
     at = chunk * (BLOCK * BLOCKS) + tl.arange(0, BLOCK)
     low, high = tl.zeros((BLOCK,), tl.float32), tl.zeros((BLOCK,), tl.float32)
@@ -86,7 +86,7 @@ def range_kernel(x, ranges, elements, CHUNKS: tl.constexpr, BLOCK: tl.constexpr,
         at += BLOCK
     to = ranges + sample * CHUNKS + chunk
     tl.store(to, tl.max(-low, 0))
-    tl.store(to + tl.num_programs(1) * CHUNKS, tl.max(high, 0))
+    tl.store(to + tl.num_programs(0) * CHUNKS, tl.max(high, 0))
 
 
 @triton.jit
@@ -95,11 +95,11 @@ def quantise_kernel(
     CHUNKS: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr, BLOCKS: tl.constexpr,
 ):  # fmt: skip
     """scale: float32 (or a type it is rounded to), zero: uint8 ("linear"), one for each sample. WIDTH: CHUNKS rounded up to a power of two."""
-    sample, chunk = tl.program_id(1).to(tl.int64), tl.program_id(0)
+    sample, chunk = tl.program_id(0).to(tl.int64), tl.program_id(1)
     of = tl.arange(0, WIDTH)
     ranges += sample * CHUNKS
     low = -tl.max(tl.load(ranges + of, mask=of < CHUNKS, other=0.0), 0)
-    high = tl.max(tl.load(ranges + tl.num_programs(1) * CHUNKS + of, mask=of < CHUNKS, other=0.0), 0)
+    high = tl.max(tl.load(ranges + tl.num_programs(0) * CHUNKS + of, mask=of < CHUNKS, other=0.0), 0)
     x += sample * elements
     q += sample * elements
     at = chunk * (BLOCK * BLOCKS) + tl.arange(0, BLOCK)
@@ -139,11 +139,11 @@ def run(
     p, c = problem, config
     if p.samples == 0:
         return
-    count = chunks(p, c)
+    count = chunks(p, c)  # along the grid's second axis, which ends at 65535
     ranges = work.view(torch.float32)
     options = {"BLOCK": c.block, "BLOCKS": c.blocks, "num_warps": c.num_warps, **FUSED}
-    launch(range_kernel, (count, p.samples))(x, ranges, p.elements, CHUNKS=count, **options)
-    launch(quantise_kernel, (count, p.samples))(
+    launch(range_kernel, (p.samples, count))(x, ranges, p.elements, CHUNKS=count, **options)
+    launch(quantise_kernel, (p.samples, count))(
         x, q, scale, zero, ranges, p.elements, MOST=MOST.get(p.out, 255.0), FORM=p.form, CHUNKS=count,
         WIDTH=max(16, triton.next_power_of_2(count)), **options,
     )  # fmt: skip
