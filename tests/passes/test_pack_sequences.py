@@ -262,3 +262,14 @@ def test_rows_by_reference_run_one_by_one():
     assert "by reference" in model._rows_mix([feeds[0]["x"]])
     for g, f in zip(model.run_many(feeds), feeds):
         np.testing.assert_array_equal(g["y"], model.run(f)["y"])
+
+
+def test_inputs_may_be_called_as_the_ones_that_packing_adds():
+    model = compile_text(
+        """g (float[n,t,8] lengths, float[n,t,8] first) => (float[n,8] y) { zero = Constant<value_int = 0>()
+           a = Add(lengths, first) b = Gather<axis = 1>(a, zero) y = Tanh(b) }"""
+    )
+    feeds = [{k: RNG.standard_normal((1, n, 8), np.float32) for k in ("lengths", "first")} for n in LENGTHS]
+    arrays, form = [model._binding.named(f) for f in feeds], model._many.packed()
+    for feed, (got,) in zip(feeds, form.run(arrays, [form.extent(a) for a in arrays]), strict=True):
+        np.testing.assert_array_equal(got, model.run(feed)["y"])

@@ -32,10 +32,12 @@ class Translation:
         for name in AUXILIARY:
             size = {"l": "S", "f": "S", "p": "T", "s": "T", "q": "P", "k": "P"}[name[0]]
             shape = ir.Shape(["S" if name == "last" else size])
-            self.inputs[name] = ir.Value(name=PREFIX + name, type=ir.TensorType(ir.DataType.INT64), shape=shape)
+            self.inputs[PREFIX + name] = ir.Value(
+                name=PREFIX + name, type=ir.TensorType(ir.DataType.INT64), shape=shape
+            )
 
     def aux(self, name: str) -> ir.Value:
-        return self.inputs[name]
+        return self.inputs[PREFIX + name]
 
     def fresh(self, hint: str) -> str:
         self.serial += 1
