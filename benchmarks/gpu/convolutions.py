@@ -3,14 +3,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
 from onnx import helper
 
+from gpu.ceilings import Ceilings
 from gpu.layers import model_of, step_of
-from gpu.timing import DEVICE, SMALL, race, relative
+from gpu.timing import DEVICE, SMALL, Job, race, relative
 
 # (channels in, map, channels out, kernel, stride, how often)
 LAYERS = [
@@ -23,15 +25,15 @@ LAYERS = [
 TINY = [(8, 6, 16, 3, 1, 1), (3, 9, 8, 3, 2, 1)]
 
 
-def run(tune: bool) -> list[dict[str, Any]]:
+def jobs(roof: Ceilings, tune: bool) -> Iterator[Job]:
     torch.backends.cudnn.benchmark = True
-    return [
-        _layer(batch, *layer, tune) for batch in ((1,) if SMALL else (1, 32)) for layer in (TINY if SMALL else LAYERS)
-    ]
+    for batch in (1,) if SMALL else (1, 32):
+        for layer in TINY if SMALL else LAYERS:
+            yield f"convolution {layer}, batch {batch}", lambda b=batch, c=layer: _layer(b, *c, roof, tune)
 
 
 def _layer(
-    batch: int, cin: int, size: int, cout: int, kernel: int, stride: int, times: int, tune: bool
+    batch: int, cin: int, size: int, cout: int, kernel: int, stride: int, times: int, roof: Ceilings, tune: bool
 ) -> dict[str, Any]:
     rng, pad = np.random.default_rng(cin + cout), kernel // 2
     x = rng.standard_normal((batch, cin, size, size), np.float32)
@@ -47,10 +49,14 @@ def _layer(
     tb = torch.from_numpy(b).to(DEVICE, torch.bfloat16)
     seconds = race({"ours": ours, "cudnn + relu": lambda: torch.conv2d(tx, tw, tb, stride, pad).relu_()})
     exact = torch.conv2d(*(torch.from_numpy(a).double() for a in (x, w, b)), stride, pad).relu()
-    row = {
+    operations = 2.0 * exact.numel() * cin * kernel**2
+    floor = roof.floor(operations, "bf16", 2.0 * (x.size + w.size + exact.numel()))
+    row: dict[str, Any] = {
         "what": f"conv {kernel}x{kernel}/{stride} + relu, batch {batch}", "shape": (cin, size, cout), "kernel": name,
         "times a network": times, "times": seconds, "error": relative(result, exact),
         "peer / ours": seconds.get("cudnn + relu", 0.0) / seconds["ours"] if "ours" in seconds else None,
     }  # fmt: skip
-    print(row)
+    if "ours" in seconds:
+        row["share of ceiling"] = floor / seconds["ours"]
+    print(row, flush=True)
     return row

@@ -13,7 +13,7 @@ from onnx import NodeProto, helper
 
 from gpu.ceilings import Ceilings
 from gpu.layers import model_of, step_of
-from gpu.timing import CUDA, DEVICE, SMALL, Work, race, relative
+from gpu.timing import CUDA, DEVICE, SMALL, Job, Work, race, relative
 
 SQUARE = [(4096, 4096, 4096), (8192, 8192, 8192)]
 # (m, n, k): rows of BERT-base, ViT-B/16, Swin-T and MiniLM at batch 1 and 32, and a ResNet-50 head.
@@ -25,15 +25,15 @@ DECODE = [(m, n, n) for n in (4096, 8192) for m in (1, 4, 16)]
 TINY = [(16, 32, 64), (3, 48, 32)]
 
 
-def run(ceilings: Ceilings, tune: bool) -> list[dict[str, Any]]:
-    rows = []
-    for m, n, k in TINY if SMALL else SQUARE + REAL:
-        rows.append(_half(m, n, k, ceilings, tune))
-    for m, n, k in TINY[:1] if SMALL else REAL:
-        rows += [_quantized(m, n, k, precision, tune) for precision in ("int8", "fp8")]
-    for m, n, k in [(1, 64, 64)] if SMALL else DECODE:
-        rows += [_few_bits(m, n, k, bits, ceilings, tune) for bits in (4, 8)]
-    return rows
+def jobs(roof: Ceilings, tune: bool) -> Iterator[Job]:
+    for shape in TINY if SMALL else SQUARE + REAL:
+        yield f"bf16 product {shape}", lambda s=shape: _half(*s, roof, tune)
+    for shape in TINY[:1] if SMALL else REAL:
+        for kind in ("int8", "fp8"):
+            yield f"{kind} product {shape}", lambda s=shape, p=kind: _quantized(*s, p, roof, tune)
+    for shape in [(1, 64, 64)] if SMALL else DECODE:
+        for bits in (4, 8):
+            yield f"W{bits}A16 {shape}", lambda s=shape, b=bits: _few_bits(*s, b, roof, tune)
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def _row(what: str, shape: tuple[int, ...], kernel: str, times: dict[str, float]
         row["share of ceiling"] = ceiling / times["ours"]
         if peers:
             row["peer / ours"] = min(peers.values()) / times["ours"]
-    print(row)
+    print(row, flush=True)
     return row
 
 
@@ -111,12 +111,12 @@ def _half(m: int, n: int, k: int, ceilings: Ceilings, tune: bool) -> dict[str, A
     contenders = {"ours": ours, "addmm + relu": lambda: torch.addmm(bias, a, bt).relu_()}
     if CUDA:
         contenders["cublasLt epilogue"] = lambda: torch._addmm_activation(bias, a, bt)
-    floor = max(2 * m * n * k / ceilings.bf16, 2 * (m * k + k * n + m * n) / ceilings.bytes)
+    floor = ceilings.floor(2.0 * m * n * k, "bf16", 2.0 * (m * k + k * n + m * n))
     exact = (torch.from_numpy(x).double() @ torch.from_numpy(w).double() + torch.from_numpy(b).double()).relu()
     return _row("bf16 product + bias + relu", (m, n, k), kernel, race(contenders), result, exact, floor)
 
 
-def _quantized(m: int, n: int, k: int, precision: str, tune: bool) -> dict[str, Any]:
+def _quantized(m: int, n: int, k: int, precision: str, ceilings: Ceilings, tune: bool) -> dict[str, Any]:
     """Against torch's bare product of operands that are quantised already: ours quantises the activations too."""
     layer = eight_layer(m, n, k, precision)
     x, w = layer.x, layer.constants["w"]
@@ -130,9 +130,13 @@ def _quantized(m: int, n: int, k: int, precision: str, tune: bool) -> dict[str, 
     else:
         tiny = a.to(torch.float8_e4m3fn), b.t().contiguous().to(torch.float8_e4m3fn).t()
         one = torch.ones((), device=DEVICE)
-        contenders["_scaled_mm"] = lambda: torch._scaled_mm(*tiny, one, one, out_dtype=torch.bfloat16)
+        for name, fast in (("_scaled_mm", False), ("_scaled_mm, fast sums", True)):
+            contenders[name] = lambda fast=fast: torch._scaled_mm(
+                *tiny, one, one, out_dtype=torch.bfloat16, use_fast_accum=fast
+            )
     exact = torch.from_numpy(x).double() @ torch.from_numpy(w).double()
-    return _row(f"{precision} product", (m, n, k), kernel, race(contenders), result, exact, 0.0)
+    floor = ceilings.floor(2.0 * m * n * k, precision, 2.0 * m * k + k * n + 2.0 * m * n)
+    return _row(f"{precision} product", (m, n, k), kernel, race(contenders), result, exact, floor)
 
 
 def _few_bits(m: int, n: int, k: int, bits: int, ceilings: Ceilings, tune: bool) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 
@@ -15,17 +16,20 @@ CUDA = torch.cuda.is_available()
 SMALL = "--tiny" in sys.argv or not CUDA  # sizes that an interpreter can do
 DEVICE = torch.device("cuda" if CUDA else "cpu")
 Work = Callable[[], object]
+Job = tuple[str, Callable[[], dict[str, Any]]]  # what a row is about; makes it
 
 
 class Flush:
-    """Writes more than the L2 holds."""
+    """Writes more than the L2 holds, then reads it: lines that were only written would have to go back to memory while the
+    contender reads its operands. Both take some 100 us, so that the host's launches are ahead of the device."""
 
     def __init__(self) -> None:
-        size = 4 * torch.cuda.get_device_properties(0).L2_cache_size if CUDA else 1
-        self._buffer = torch.empty(size, dtype=torch.uint8, device=DEVICE)
+        size = torch.cuda.get_device_properties(0).L2_cache_size if CUDA else 4
+        self._buffer = torch.empty(size, dtype=torch.int32, device=DEVICE)  # four times as many bytes
 
     def __call__(self) -> None:
         self._buffer.zero_()
+        self._buffer.amax()
 
 
 def once(work: Work, before: Work) -> float:
@@ -64,14 +68,14 @@ def graphed(work: Work) -> Work:
     """The work as a CUDA graph: what launches cost is then nobody's figure."""
     if not CUDA:
         return work
-    stream = torch.cuda.Stream()
-    with torch.cuda.stream(stream):
+    stream, graph = torch.cuda.Stream(), torch.cuda.CUDAGraph()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):  # torch.cuda.graph does not leave its stream when a capture fails
         for _ in range(3):
             work()
-    stream.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, stream=stream):
-        work()
+        stream.synchronize()
+        with torch.cuda.graph(graph, stream=stream):
+            work()
     graph.replay()
     torch.cuda.synchronize()
     return graph.replay

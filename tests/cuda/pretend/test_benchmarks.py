@@ -21,9 +21,12 @@ def test_every_section(monkeypatch, tmp_path):
     gpu.main()
     found = json.loads((tmp_path / "gpu.json").read_text())
     assert found["device"].startswith("NVIDIA")
-    for section in ("products", "convolutions", "models"):
+    assert not found["failed"]
+    for section in ("products", "convolutions", "models", "ragged"):
         assert found[section]
         for row in found[section]:
             assert row["error"] < 0.2 and "ours" in row["times"], row
+            assert section in ("models", "ragged") or row["share of ceiling"] > 0, row
+    assert 0.3 < found["ragged"][0]["mean / max"] < 0.5
     assert {"ours", "torch, graph"} <= found["models"][0]["times"].keys()
     assert found["buckets"]["plans before"] == found["buckets"]["plans after sizes 17 to 20"]
