@@ -91,3 +91,11 @@ def test_a_stem_reads_float32():
         p = problem(size, 3, cout, kernel, x_first=True, stride=stride, epilogue=Epilogue(True, "", "relu"))
         k = compiled(p, conv.default(p), x_ptr="*fp32")
         assert k.wgmma and k.spills == 0 and k.shared <= sm90.SHARED, (k.n_regs, k.spills, k.shared)
+
+
+def test_nan_passes_elu():
+    """The interpreter's minima all keep NaN; the device's min gives the other number, so no sum may go only through it."""
+    types = dict.fromkeys(("p_ptr", "y_ptr", "b_ptr", "r_ptr"), "*fp32") | {"alpha": "fp32", "beta": "fp32", "M": "i32"}
+    constants = {"CHANNELS": 64, "SEGMENTS": 2, "BIAS": False, "RES": "", "ACT": "elu", "BM": 16, "BN": 64}
+    k = sm90.compile("fastinfer.cuda.kernels.conv_kernel:conv_sum_kernel", types, constants, {"num_warps": 4}, ("M",))
+    assert k.spills == 0 and k.count(r"\bmin(\.ftz)?\.f32") == 0

@@ -41,6 +41,13 @@ def test_whole_images():
     check("pool:whole_kernel", ("PIXELS",), constants, c.warps, 1, ("divisor",))
 
 
+def test_nan_stays_in_whole_images():
+    """The interpreter's maxima all keep NaN; the device has one that does and one that does not."""
+    constants = {"C": 96, "RUNS": 1, "KIND": "max", "BP": 16, "BC": 64}
+    k = check("pool:whole_kernel", ("PIXELS",), constants, 4, 1, ("divisor",))
+    assert k.count(r"max\.NaN\.") > 0 and k.count(r"max(\.ftz)?\.(f32|bf16)") == 0
+
+
 def test_resizes():
     axis = resize.axis_of(40, 80, "half_pixel")
     p = resize.Problem("linear", torch.bfloat16, 8, 64, axis, axis)

@@ -79,7 +79,7 @@ def activate(x, alpha, beta, KIND: tl.constexpr):
     elif KIND == "hard_sigmoid":
         x = _limit(alpha * x + beta)
     elif KIND == "elu":
-        x = tl.where(x >= 0.0, x, alpha * expm1(tl.minimum(x, 0.0)))
+        x = tl.where(x >= 0.0, x, alpha * expm1(tl.where(x > 0.0, 0.0, x)))  # min would lose NaN
     elif KIND == "softplus":
         x = softplus(x)
     elif KIND == "mish":

@@ -17,7 +17,9 @@ import triton.language as tl
 from fastinfer.cuda.kernels import interpreter_range  # noqa: F401  (loops with bounds from memory)
 from fastinfer.cuda.kernels.conv_geometry import Triple, Window
 from fastinfer.cuda.kernels.launch import launch
+from fastinfer.cuda.kernels.pointwise_math import NAMES
 
+_most = NAMES["_most"]
 MAX_RUNS = 16
 
 
@@ -162,7 +164,7 @@ def whole_kernel(x_ptr, y_ptr, PIXELS, divisor, C: tl.constexpr, RUNS: tl.conste
         else:
             acc += tl.load(x_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
     if KIND == "max":
-        y = tl.max(acc, axis=0)
+        y = tl.reduce(acc, 0, _most)  # tl.max would lose NaN
     else:
         y = tl.sum(acc, axis=0) / divisor
     tl.store(y_ptr + pid * C + c, y.to(y_ptr.dtype.element_ty), mask=c < C)
