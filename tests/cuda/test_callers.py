@@ -106,6 +106,29 @@ def test_what_was_half_made_is_gone_before_memory_is_given_back(monkeypatch):
     assert half[1] is True and model.memory().plans == 1
 
 
+def test_all_forms_of_a_model_make_room(monkeypatch):
+    """The packed form has plans of its own."""
+    port = h.make_tensor_value_info
+    graph = h.make_graph(
+        [h.make_node("Tanh", ["x"], ["y"])], "g",
+        [port("x", T.FLOAT, ["n", "l", 4])], [port("y", T.FLOAT, ["n", "l", 4])],
+    )  # fmt: skip
+    model = fi.compile(h.make_model(graph, opset_imports=[h.make_opsetid("", 21)], ir_version=10), device="cuda")
+    packed, run, failures = model._many.packed().executor, Replica.run_host, [1]
+    packed.run([np.ones((1, 6, 4), np.float32)])
+    assert packed.cached_plans == 1
+
+    def once(self, arrays, rows=0):
+        if failures:
+            failures.pop()
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return run(self, arrays, rows)
+
+    monkeypatch.setattr(Replica, "run_host", once)
+    model.run({"x": np.ones((1, 2, 4), np.float32)})
+    assert packed.cached_plans == 0 and model.memory().plans == 1
+
+
 def test_an_interrupted_maker_holds_nobody_up(monkeypatch):
     model, prepare, failures = model_of("x"), Replica.prepare, [KeyboardInterrupt] * (2 * REPLICAS)
 

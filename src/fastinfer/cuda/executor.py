@@ -57,6 +57,7 @@ class Executor:
         self._process = os.getpid()
         self._making = threading.Lock()  # capture and compilation, one at a time
         self._dynamic: Dynamic | None = None
+        self.beside: list[Executor] = []  # of the model's other forms: what they cache goes too where memory is short
         self.threads = 1
 
     # --------------------------------------------------------------------------------------------------------------- run
@@ -98,15 +99,19 @@ class Executor:
 
         with contextlib.suppress(torch.cuda.OutOfMemoryError):
             return attempt()
-        self.trim()  # not while the exception is handled: its traceback holds what was half made
+        self._make_room()  # not while the exception is handled: its traceback holds what was half made
         try:
             return attempt()
         except torch.cuda.OutOfMemoryError as e:
-            self.trim()
+            self._make_room()
             raise FastinferError(
                 f"the device has not enough memory for inputs of {report.shapes_text(signature)}, with all cached plans "
                 f"dropped: {str(e).splitlines()[0]}"
             ) from None
+
+    def _make_room(self) -> None:
+        for executor in (*self.beside, self):
+            executor.trim()
 
     def _node_by_node(self) -> Dynamic:
         with self._guard:

@@ -134,7 +134,10 @@ class CudaModel(Model):
             return None
         graph = Program(notes["graph"], self._program.tensors)  # on the same constants
         program = DeviceProgram(graph, self._device, self._precision, self._executor.program)
-        return PackedForm(notes, Executor(program), self._program.graph.inputs, bucket)
+        executor = Executor(program)
+        executor.beside.append(self._executor)
+        self._executor.beside.append(executor)
+        return PackedForm(notes, executor, self._program.graph.inputs, bucket)
 
     # --------------------------------------------------------------------------------------------------------- explain
 
