@@ -50,7 +50,7 @@ def run(model, feeds, precision):
         buffer.copy_(torch.from_numpy(given))
     plan.launch()
     names = [port["name"] for port in made.program.graph.outputs]
-    return dict(zip(names, (t.numpy() for t in plan.outputs))), [s.kernel for s in plan.steps]
+    return dict(zip(names, (t.cpu().numpy() for t in plan.outputs))), [s.kernel for s in plan.steps]
 
 
 def check(model, feeds, precision, casts=0, exact=()):

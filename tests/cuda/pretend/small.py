@@ -30,7 +30,20 @@ reduce/test_cuda_reduce.py::test_axes_left_out
 rnn/test_cuda_rnn.py::test_bits_do_not_depend_on_the_batch
 torch_ops/test_contrib.py
 weight_only/test_weight_only.py::test_a_row_does_not_depend_on_the_others
+test_ends.py::test_products_round_their_operands_in_a_step
+test_ends.py::test_outputs_under_another_shape_and_read_again
+test_siblings.py::test_weights_lie_in_memory_once
+test_runtime.py::test_what_comes_out_is_the_callers
 """.split()
+# Only compile, or ask for whole models: minutes in a pretended device's time, and so in its slow run alone.
+ALONE = {
+    "test_ahead.py",
+    "test_sm90.py",
+    "test_architectures.py",
+    "test_models.py",
+    "test_same_as_cpu.py",
+    "test_shipped.py",
+}
 # Nothing of these runs on a device: the server and the command line, the backend's cases (minutes), and this.
 ELSEWHERE = {"front", "dynamic", "pretend"}
 

@@ -7,9 +7,9 @@ import sys
 
 import pytest
 
-from pretend.small import CUDA, ELSEWHERE, SMALL
+from pretend.small import ALONE, CUDA, ELSEWHERE, SMALL
 
-DEVICE = ["pretend/test_pretended_device.py", "pretend/test_benchmarks.py", "test_device.py"]
+DEVICE = ["pretend/test_pretended_device.py", "pretend/test_benchmarks.py", "test_device.py", "test_callers.py"]
 on_the_host = pytest.mark.skipif(os.environ["FASTINFER_CUDA"] != "interpret", reason="runs the session that this is")
 
 
@@ -26,7 +26,9 @@ def session(selection: list[str], *options: str, seconds: int = 300) -> None:
 def test_every_family_has_a_small_test():
     """A test whose tensors lie on the host where a kernel runs on a device is noticed here, and not on a GPU."""
     families = {p.parent.name for p in CUDA.glob("*/test_*.py")} - ELSEWHERE
-    assert families == {name.split("/")[0] for name in SMALL}
+    assert families == {name.split("/")[0] for name in SMALL if "/" in name}
+    files = {p.name for p in CUDA.glob("test_*.py")} - ALONE
+    assert files == {name.split("::")[0] for name in [*SMALL, *DEVICE] if "/" not in name}
 
 
 @on_the_host
