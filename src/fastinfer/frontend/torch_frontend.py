@@ -8,6 +8,7 @@ is said by a warning.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import inspect
 import io
 import logging
@@ -135,8 +136,10 @@ def _no_print() -> Iterator[None]:
     silent = types.SimpleNamespace(**{**vars(sys), "stderr": io.StringIO()})
     with contextlib.ExitStack() as stack:
         for name in ("torch.export._trace", "torch.fx.graph_module"):
-            if hasattr(sys.modules.get(name), "sys"):
-                stack.enter_context(mock.patch.object(sys.modules[name], "sys", silent))
+            with contextlib.suppress(ImportError):  # a process's first export would load it only now
+                module = importlib.import_module(name)
+                if hasattr(module, "sys"):
+                    stack.enter_context(mock.patch.object(module, "sys", silent))
         yield
 
 
