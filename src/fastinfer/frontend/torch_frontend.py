@@ -117,9 +117,13 @@ def _inference_mode(module: torch.nn.Module) -> Iterator[None]:
             part.training = training
 
 
+# symbolic_shapes warns of code that it cannot find, once something else has set up torch's logging.
+QUIET = ("torch.onnx", "torch.export", "torch.fx.experimental.symbolic_shapes", "onnxscript", "onnx_ir")
+
+
 @contextlib.contextmanager
 def _quiet_exporter() -> Iterator[None]:
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
+    loggers = [logging.getLogger(name) for name in QUIET]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.CRITICAL)
