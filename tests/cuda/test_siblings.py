@@ -69,12 +69,15 @@ def test_weights_lie_in_memory_once():
     program = made.program
     node = next(n for n in program.nodes if n["op"] == "MatMul")
     part = program.constant(node["inputs"][1], "gemm_nk", None, None)
-    assert 3 * part.nbytes <= part.untyped_storage().nbytes() < 4 * part.nbytes  # a pretended device puts guards around
+    exact = program.device.torch.type == "cpu"  # a pretended device puts guards around every allocation
+    assert part.untyped_storage().nbytes() == 3 * part.nbytes or not exact
+    assert 3 * part.nbytes <= part.untyped_storage().nbytes() < 4 * part.nbytes
     before = program.constant_bytes
     planner_again = type(made)(program, [(T.FLOAT, (1 << 18, 16))], made.tuner)
     assert not planner_again._siblings.starts  # a wave of tiles each
     planner_again.plan()
-    assert program.constant_bytes < before + 3 * (16 + 1) * 16 * 4  # biases stand alone there, weights do not
+    more = program.constant_bytes - before  # biases, which stand alone there, and no weights
+    assert more <= 3 * 16 * 4 if exact else more < 3 * (16 + 1) * 16 * 4
 
 
 def test_explain_names_all():
